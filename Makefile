@@ -1,0 +1,39 @@
+# make test    run the tests                        make lint    check style and types
+# make demo    train on made-up songs, separate     make clean   remove what make has made
+# make venv    only install
+#
+# Variables: PYTHON=python3.12      the interpreter that .venv is made with, if there is no .venv yet
+#            SONG="my song.mp3"     a song for the demo to separate
+#            MINUTES=0.5            how long the demo may train
+#            DEMO_ARGS="..."        anything else for recipes/demo/run.py
+
+VENV := .venv
+PY := $(VENV)/bin/python
+# Exists only after everything has been installed.
+STAMP := $(VENV)/installed
+
+# PYTHON, SONG and MINUTES reach the commands as environment variables, so that spaces and quotes survive.
+export PYTHON SONG MINUTES
+
+.PHONY: venv test demo lint clean
+
+venv: $(STAMP)
+	@sh scripts/system_needs.sh
+
+$(STAMP): setup.py constraints.txt
+	@sh scripts/create_venv.sh
+
+test: venv
+	$(PY) -m pytest
+
+demo: venv
+	$(PY) recipes/demo/run.py $${SONG:+--song "$$SONG"} $${MINUTES:+--minutes "$$MINUTES"} $(DEMO_ARGS)
+
+lint: venv
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,87 @@
+"""Metadata and dependencies of svs_unet_plugin. The tested set of versions is constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """Return ``__version__`` from the package's text: importing the package would need torch."""
+    text = (ROOT / "svs_unet_plugin" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__\s*(?::\s*\w+\s*)?=\s*["\']([^"\']+)["\']', text, re.MULTILINE)
+    if match is None:
+        raise RuntimeError("svs_unet_plugin/__init__.py has no line __version__ = '...'")
+    return match.group(1)
+
+
+def read_description() -> str:
+    """Return the README, or nothing where it is not part of the tree yet."""
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+CORE = [
+    # Checkpoints are read with weights_only=True, which torch 2.6 made the default.
+    "torch>=2.6,<2.15",
+    # nussl and its own needs use names such as np.bool, which numpy 1.24 to 1.26 do not have.
+    "numpy>=2.0",
+    "soxr>=0.5",
+    "soundfile>=0.13",
+    "tqdm>=4.60",
+]
+
+EXTRAS = {
+    "nussl": [
+        "nussl==1.1.9",
+        # nussl asks for these without a version: scipy<1.13 would take numpy back to 1.26, and
+        # ignite.contrib, which nussl's trainer imports, is deprecated.
+        "scipy>=1.13",
+        "pytorch-ignite>=0.5,<0.6",
+    ],
+    # The page behind nussl's SeparationBase.interact().
+    "gradio": ["gradio>=5,<7"],
+    "recipes": [
+        "matplotlib>=3.8",
+        "mir_eval>=0.8",
+        "musdb>=0.4.3",
+        "museval>=0.4.1",
+        "pandas>=2.2",
+        "PyYAML>=6.0",
+        "scaper>=1.6.5",
+        "scipy>=1.13",
+        "stempeg>=0.2.4",
+    ],
+}
+EXTRAS["all"] = sorted({requirement for needs in EXTRAS.values() for requirement in needs})
+EXTRAS["dev"] = ["mypy>=1.15", "pytest>=8", "ruff>=0.9", "types-PyYAML", "types-tqdm"]
+
+setup(
+    name="svs_unet_plugin",
+    version=read_version(),
+    description="The singing-voice-separation U-Net of Jansson et al. (ISMIR 2017) for users of nussl",
+    long_description=read_description(),
+    long_description_content_type="text/markdown",
+    author="svs_unet_plugin contributors",
+    license="MIT",
+    keywords=["music", "source separation", "singing voice", "U-Net", "nussl", "MUSDB18"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Operating System :: MacOS",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Topic :: Multimedia :: Sound/Audio :: Analysis",
+    ],
+    python_requires=">=3.10,<3.13",
+    packages=find_packages(include=["svs_unet_plugin", "svs_unet_plugin.*"]),
+    package_data={"svs_unet_plugin": ["py.typed", "pretrained/*"]},
+    install_requires=CORE,
+    extras_require=EXTRAS,
+    entry_points={"console_scripts": ["svs-unet = svs_unet_plugin.cli:main"]},
+    zip_safe=False,
+)
