@@ -1,0 +1,166 @@
+"""The U-Net mask estimator of Jansson et al. and nothing else: magnitudes in, masks out.
+
+    A. Jansson, E. Humphrey, N. Montecchio, R. Bittner, A. Kumar, T. Weyde: "Singing voice separation
+    with deep U-Net convolutional networks", ISMIR 2017.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+class UNet(nn.Module):
+    """Estimates one mask a source from the magnitude spectrogram of a mixture.
+
+    Six 5×5 convolutions of stride 2 halve both axes and double the width (16 … 512 channels), each with
+    batch normalisation and leaky ReLU of slope 0.2. Six 5×5 transposed convolutions of stride 2 go back
+    up, each with batch normalisation and ReLU, the first three with 50 % dropout; all but the first also
+    take the encoder's output of the same size. The last has neither, but a sigmoid.
+
+    Where published reimplementations differ, this is what this one does:
+
+    - *Padding*: two on each side, and one more on the output of the transposed convolutions, so that a
+      layer halves and doubles sizes exactly. The Keras versions pad one before and two after, which
+      shifts every layer by half a bin.
+    - *Order*: convolution, normalisation, activation, dropout, as in section 3.3 of the paper. The skip
+      connections carry activated values. Convolutions before a normalisation have no bias, which the
+      normalisation would cancel.
+    - *Dropout*: single values, the paper's plain word, not whole channels.
+    - *DC*: the paper's patches have 512 bins and its STFT 513. The lowest is left out, because it holds
+      no music, and gets the mask of the bin above it.
+    - *Frames*: any number, padded with silence to a multiple of 64 and cut again, not only 128.
+    - *Several input channels* are seen together and share their masks, so that the stereo image stays.
+
+    Args:
+        in_channels: channels of the magnitude that the network sees together, ≥ 1.
+        sources: a name for each mask, in order, such as ``("vocals",)``.
+        channels: channels after the first layer, ≥ 2; each further layer doubles them.
+        bottleneck: ``None``, or ``"blstm"``: a bidirectional LSTM over time between encoder and decoder,
+            for context beyond the ±252 frames that the convolutions see.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> unet = UNet().eval()
+        >>> unet(torch.rand(1, 1, 513, 100)).shape
+        torch.Size([1, 1, 513, 100])
+        >>> round(sum(p.numel() for p in unet.parameters()) / 1e6, 1)
+        9.8
+    """
+
+    depth: Final[int] = 6
+    #: 2 ** depth: frames (and bins) that one column (and row) of the deepest layer stands for.
+    stride: Final[int] = 64
+    #: No convolution makes a mask depend on frames further away than this: six layers of five taps with
+    #: strides 1, 2 … 32 reach 2·(1 + 2 + … + 32) frames on the way down, and as many on the way up.
+    reach: Final[int] = 252
+
+    def __init__(
+        self,
+        in_channels: int = 1,
+        sources: Sequence[str] = ("vocals",),
+        channels: int = 16,
+        bottleneck: str | None = None,
+    ) -> None:
+        super().__init__()
+        if in_channels < 1:
+            raise ValueError(f"in_channels must be at least 1, got {in_channels}")
+        if isinstance(sources, str) or not sources or len(set(sources)) != len(sources):
+            raise ValueError(f"sources must be different names such as ('vocals',), got {sources!r}")
+        if channels < 2 or channels % 2:
+            raise ValueError(f"channels must be an even number from 2 up, got {channels}")
+        if bottleneck not in (None, "blstm"):
+            raise ValueError(f"bottleneck must be None or 'blstm', got {bottleneck!r}")
+        self.in_channels = in_channels
+        self.sources = tuple(sources)
+        self.channels = channels
+        self.bottleneck_type = bottleneck
+
+        widths = [channels * 2**layer for layer in range(self.depth)]
+        self.encoder = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(inputs, outputs, kernel_size=5, stride=2, padding=2, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.LeakyReLU(0.2),
+            )
+            for inputs, outputs in zip([in_channels, *widths[:-1]], widths, strict=True)
+        )
+        self.bottleneck = BLSTM(widths[-1]) if bottleneck == "blstm" else nn.Identity()
+        self.decoder = nn.ModuleList(
+            nn.Sequential(
+                _double(inputs, outputs, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+                nn.Dropout(0.5 if layer < 3 else 0.0),
+            )
+            # From the second layer on, the inputs are the layer below and the skip connection beside it.
+            for layer, (inputs, outputs) in enumerate(
+                zip([widths[-1], *(2 * width for width in widths[-2:0:-1])], widths[-2::-1], strict=True)
+            )
+        )
+        self.decoder.append(_double(2 * channels, len(self.sources), bias=True))
+
+    def forward(self, magnitude: Tensor) -> Tensor:
+        """Masks for a magnitude spectrogram.
+
+        Args:
+            magnitude: ``(batch, in_channels, bins, frames)``, ≥ 0, the song's largest value scaled to 1.
+                Any number of bins and frames from 1 up; with one more bin than a multiple of 64
+                (513, say), the first is taken for DC.
+
+        Returns:
+            ``(batch, sources, bins, frames)``, each in [0, 1].
+        """
+        features = self.encode(magnitude)
+        features[-1] = self.bottleneck(features[-1])
+        return self.decode(features, magnitude.shape[-2], magnitude.shape[-1])
+
+    def encode(self, magnitude: Tensor) -> list[Tensor]:
+        """The outputs of the six encoder layers, ``(batch, 16 · 2ⁿ, bins / 2ⁿ⁺¹, frames / 2ⁿ⁺¹)``."""
+        x = magnitude[..., self._dc_bins(magnitude.shape[-2]) :, :]
+        x = F.pad(x, (0, -x.shape[-1] % self.stride, 0, -x.shape[-2] % self.stride))
+        features: list[Tensor] = []
+        for layer in self.encoder:
+            x = layer(x)
+            features.append(x)
+        return features
+
+    def decode(self, features: list[Tensor], bins: int, frames: int) -> Tensor:
+        """The masks ``(batch, sources, bins, frames)`` for what `encode` returned."""
+        x = features[-1]
+        for i, layer in enumerate(self.decoder):
+            if i > 0:
+                x = torch.cat([x, features[self.depth - 1 - i]], dim=1)
+            x = layer(x)
+        dc = self._dc_bins(bins)
+        mask = torch.sigmoid(x)[..., : bins - dc, :frames]
+        return torch.cat([mask[..., :dc, :], mask], dim=-2)
+
+    def _dc_bins(self, bins: int) -> int:
+        """How many of the lowest bins are DC: 1 for an STFT whose other bins fill the network, else 0."""
+        return 1 if bins > 1 and bins % self.stride == 1 else 0
+
+
+class BLSTM(nn.Module):
+    """A bidirectional LSTM over the last axis of ``(batch, channels, rows, steps)``.
+
+    Each row of bins is a sequence of its own, so that the layer fits any number of bins.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(channels, channels // 2, batch_first=True, bidirectional=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, channels, rows, steps = x.shape
+        sequences = x.permute(0, 2, 3, 1).reshape(batch * rows, steps, channels)
+        output, _ = self.lstm(sequences)
+        return output.reshape(batch, rows, steps, channels).permute(0, 3, 1, 2)
+
+
+def _double(inputs: int, outputs: int, bias: bool) -> nn.ConvTranspose2d:
+    """A 5×5 transposed convolution of stride 2 that doubles sizes exactly."""
+    return nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1, bias=bias)

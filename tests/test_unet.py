@@ -1,0 +1,147 @@
+import copy
+
+import pytest
+import torch
+
+from svs_unet_plugin import UNet
+
+
+def test_parameter_count() -> None:
+    # 5·5 weights between every pair of channels, down 1-16-32-64-128-256-512 and up again with the skip
+    # connections' channels added: 9.81 million, the "9.8 million" that is quoted for this network.
+    down = sum(25 * a * b for a, b in [(1, 16), (16, 32), (32, 64), (64, 128), (128, 256), (256, 512)])
+    up = sum(25 * a * b for a, b in [(512, 256), (512, 128), (256, 64), (128, 32), (64, 16), (32, 1)])
+    norms = 2 * (16 + 32 + 64 + 128 + 256 + 512 + 256 + 128 + 64 + 32 + 16)
+    assert sum(p.numel() for p in UNet().parameters()) == down + up + norms + 1 == 9_821_809
+
+
+@pytest.mark.parametrize("bins, frames", [(513, 128), (512, 128), (1, 1), (65, 2), (500, 77), (129, 64)])
+@pytest.mark.parametrize("in_channels, sources", [(1, ("vocals",)), (2, ("drums", "vocals", "bass"))])
+def test_shape_and_range(bins: int, frames: int, in_channels: int, sources: tuple[str, ...]) -> None:
+    network = UNet(in_channels, sources, channels=2).eval()
+    mask = network(torch.rand(3, in_channels, bins, frames))
+    assert mask.shape == (3, len(sources), bins, frames)
+    assert 0 <= mask.min() and mask.max() <= 1
+
+
+@pytest.mark.parametrize("bottleneck", [None, "blstm"])
+def test_every_parameter_gets_a_gradient(bottleneck: str | None) -> None:
+    torch.manual_seed(0)
+    network = UNet(channels=2, bottleneck=bottleneck)
+    network(torch.rand(2, 1, 513, 130)).sum().backward()
+    without = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert not without
+
+
+def test_dropout_and_statistics_only_while_training() -> None:
+    torch.manual_seed(0)
+    network = UNet(channels=4)
+    magnitude = torch.rand(2, 1, 513, 64)
+    assert not torch.equal(network(magnitude), network(magnitude))
+    network.eval()
+    before = copy.deepcopy(network.state_dict())
+    assert torch.equal(network(magnitude), network(magnitude))
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_dc_gets_the_mask_above_it_and_is_not_seen(network: UNet) -> None:
+    magnitude = torch.rand(1, 1, 513, 100)
+    mask = network(magnitude)
+    assert torch.equal(mask[..., 0, :], mask[..., 1, :])
+    assert torch.equal(mask[..., 1:, :], network(magnitude[..., 1:, :]))
+    magnitude[..., 0, :] = 7
+    assert torch.equal(mask, network(magnitude))
+
+
+def literal_convolution(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """A 5×5 convolution of stride 2 that halves both axes, one output at a time."""
+    channels, height, width = x.shape
+    padded = torch.zeros(channels, height + 4, width + 4, dtype=x.dtype)
+    padded[:, 2:-2, 2:-2] = x
+    y = torch.zeros(len(weight), height // 2, width // 2, dtype=x.dtype)
+    for i in range(height // 2):
+        for j in range(width // 2):
+            y[:, i, j] = (weight * padded[:, 2 * i : 2 * i + 5, 2 * j : 2 * j + 5]).sum((1, 2, 3))
+    return y
+
+
+def literal_transposed_convolution(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Its transpose, which doubles both axes: each input adds its 5×5 patch to the output."""
+    _, height, width = x.shape
+    y = torch.zeros(weight.shape[1], 2 * height + 4, 2 * width + 4, dtype=x.dtype)
+    for i in range(height):
+        for j in range(width):
+            y[:, 2 * i : 2 * i + 5, 2 * j : 2 * j + 5] += (weight * x[:, i, j, None, None, None]).sum(0)
+    return y[:, 2:-2, 2:-2]
+
+
+def test_equals_a_literal_reading_of_the_paper() -> None:
+    torch.manual_seed(0)
+    network = UNet(channels=2).double()
+    with torch.no_grad():
+        for parameter in network.parameters():  # nothing left at a default that could hide a step
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    network.train()(torch.rand(4, 1, 128, 64, dtype=torch.float64))
+    network.eval()
+    state = network.state_dict()
+
+    def normalised(x: torch.Tensor, name: str) -> torch.Tensor:
+        mean, var = (state[f"{name}.running_{kind}"][:, None, None] for kind in ("mean", "var"))
+        scale, shift = (state[f"{name}.{kind}"][:, None, None] for kind in ("weight", "bias"))
+        return (x - mean) / torch.sqrt(var + 1e-5) * scale + shift
+
+    magnitude = torch.rand(1, 128, 64, dtype=torch.float64)
+    x, outputs = magnitude, []
+    for i in range(6):
+        x = normalised(literal_convolution(x, state[f"encoder.{i}.0.weight"]), f"encoder.{i}.1")
+        x = torch.where(x > 0, x, 0.2 * x)
+        outputs.append(x)
+    for i in range(5):
+        if i > 0:
+            x = torch.cat([x, outputs[5 - i]])
+        x = normalised(
+            literal_transposed_convolution(x, state[f"decoder.{i}.0.weight"]), f"decoder.{i}.1"
+        ).clamp_min(0)
+    x = literal_transposed_convolution(torch.cat([x, outputs[0]]), state["decoder.5.weight"])
+    expected = 1 / (1 + torch.exp(-x - state["decoder.5.bias"]))
+    # Double precision throughout: only the order of the sums differs.
+    torch.testing.assert_close(network(magnitude[None])[0], expected, rtol=0, atol=1e-12)
+
+
+def test_no_frame_beyond_the_reach_matters(network: UNet) -> None:
+    # A change of one frame may move masks up to `reach` frames away and none further.
+    magnitude = torch.rand(1, 1, 513, 1280)
+    changed = magnitude.clone()
+    changed[..., 640] += 1
+    with torch.inference_mode():
+        moved = (network(magnitude) != network(changed)).any(dim=2).flatten().nonzero().flatten()
+    assert 640 - network.reach <= moved.min() and moved.max() <= 640 + network.reach
+    assert moved.max() - moved.min() > 64  # and it does see beyond one column of its grid
+
+
+@pytest.mark.parametrize("bottleneck", [None, "blstm"])
+def test_torchscript_and_export(bottleneck: str | None) -> None:
+    network = UNet(channels=2, bottleneck=bottleneck).eval()
+    short, long = torch.rand(1, 1, 513, 70), torch.rand(1, 1, 513, 150)
+    with torch.no_grad():
+        for compiled in (torch.jit.script(network), torch.jit.trace(network, short)):
+            torch.testing.assert_close(compiled(short), network(short))
+        # Scripts take any length; traces and exports keep the one that they saw.
+        torch.testing.assert_close(torch.jit.script(network)(long), network(long))
+        exported = torch.export.export(network, (short,)).module()
+        torch.testing.assert_close(exported(short), network(short))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
+        ({"sources": "vocals"}, "sources must be different names"),
+        ({"sources": ()}, "sources must be different names"),
+        ({"channels": 3}, "channels must be an even number"),
+        ({"bottleneck": "lstm"}, "bottleneck must be None or 'blstm', got 'lstm'"),
+    ],
+)
+def test_bad_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        UNet(**arguments)
