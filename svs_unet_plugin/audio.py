@@ -1,0 +1,197 @@
+"""Reading, resampling and writing audio, a block at a time.
+
+Blocks are float32 arrays ``(channels, samples)`` with full scale at ±1. Decoding is libsndfile's (WAV,
+FLAC, Ogg, MP3, AIFF and more) or, for what it does not know (M4A, MP4, stem files), ffmpeg's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soxr
+
+BLOCK_SAMPLES = 1 << 18
+"""Samples of a block: small beside a song, large beside the cost of a call."""
+
+_SFC_SET_ADD_PEAK_CHUNK = 0x1050  # of libsndfile, which soundfile has no name for
+
+RIFF_BYTES = 4_000_000_000
+"""Above this a WAV file needs the 64-bit header RF64."""
+
+
+@dataclass(frozen=True)
+class AudioFile:
+    """An audio file that can be read more than once; see `open_file`."""
+
+    path: Path
+    sample_rate: int
+    channels: int
+    decoder: str
+    samples: int | None
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The file's audio, in blocks ``(channels, samples)``.
+
+        Raises:
+            ValueError: if the file is damaged, shorter than it says, empty, or holds NaN or infinity.
+        """
+        total = 0
+        for block in self._soundfile_blocks() if self.decoder == "libsndfile" else self._ffmpeg_blocks():
+            if not np.isfinite(block).all():
+                raise ValueError(f"{self.path} holds samples that are NaN or infinite")
+            total += block.shape[1]
+            yield block
+        if total == 0:
+            raise ValueError(f"{self.path} holds no audio: zero samples")
+        if self.samples is not None and total < self.samples:
+            raise ValueError(f"{self.path} is truncated: it holds {total} of {self.samples} samples")
+
+    def _soundfile_blocks(self) -> Iterator[np.ndarray]:
+        import soundfile
+
+        try:
+            with soundfile.SoundFile(self.path) as file:
+                for block in file.blocks(BLOCK_SAMPLES, dtype="float32", always_2d=True):
+                    yield block.T
+        except soundfile.LibsndfileError as error:
+            raise ValueError(f"{self.path} is truncated or damaged: {error.error_string}") from error
+
+    def _ffmpeg_blocks(self) -> Iterator[np.ndarray]:
+        command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-i", str(self.path), "-map", "0:a:0"]
+        with tempfile.TemporaryFile() as messages:
+            process = subprocess.Popen(
+                [*command, "-f", "f32le", "-"], stdout=subprocess.PIPE, stderr=messages
+            )
+            assert process.stdout is not None
+            try:
+                while data := process.stdout.read(4 * self.channels * BLOCK_SAMPLES):
+                    yield np.frombuffer(data, dtype="<f4").reshape(-1, self.channels).T
+            finally:
+                process.stdout.close()
+                code = process.wait()
+            messages.seek(0)
+            said = messages.read().decode(errors="replace").strip()
+        if code or said:
+            raise ValueError(f"{self.path} is truncated or damaged: {_last_line(said)}")
+
+
+def open_file(path: str | os.PathLike[str]) -> AudioFile:
+    """Look at an audio file's header. Of a file with several streams the first is taken.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        IsADirectoryError: if it is a directory.
+        ValueError: if it holds no audio that can be decoded, or less than its header says.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory, not an audio file")
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    import soundfile
+
+    try:
+        info = soundfile.info(path, verbose=True)
+    except soundfile.LibsndfileError:
+        return _open_with_ffmpeg(path)
+    # libsndfile reads a short WAV or AIFF to its end without complaint, but notes the difference.
+    for stated, found in re.findall(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", info.extra_info):
+        if int(found) < int(stated):
+            raise ValueError(f"{path} is truncated: it holds {found} of {stated} bytes of audio")
+    if info.frames == 0:
+        raise ValueError(f"{path} holds no audio: zero samples")
+    return AudioFile(path, info.samplerate, info.channels, "libsndfile", info.frames)
+
+
+def _open_with_ffmpeg(path: Path) -> AudioFile:
+    if shutil.which("ffprobe") is None:
+        raise ValueError(f"{path} is not audio that libsndfile can read, and ffmpeg is not installed")
+    entries = ["-show_entries", "stream=sample_rate,channels", "-of", "json"]
+    probe = subprocess.run(
+        ["ffprobe", "-v", "error", "-select_streams", "a:0", *entries, str(path)], capture_output=True
+    )
+    streams = json.loads(probe.stdout or "{}").get("streams")
+    if probe.returncode or not streams:
+        reason = _last_line(probe.stderr.decode(errors="replace")) or "no audio stream in it"
+        raise ValueError(f"{path} is not audio that can be read: {reason}")
+    return AudioFile(path, int(streams[0]["sample_rate"]), streams[0]["channels"], "ffmpeg", None)
+
+
+def _last_line(text: str) -> str:
+    return text.strip().splitlines()[-1] if text.strip() else ""
+
+
+def read(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
+    """The whole of an audio file, ``(channels, samples)``, and its sample rate in Hz; see `open_file`."""
+    file = open_file(path)
+    return np.concatenate(list(file.blocks()), axis=1), file.sample_rate
+
+
+def resample(signals: np.ndarray, old: int, new: int) -> np.ndarray:
+    """Bring signals ``(..., samples)`` from one sample rate in Hz to another (soxr HQ)."""
+    flat = signals.reshape(-1, signals.shape[-1])
+    blocks = list(resample_blocks([flat], len(flat), old, new))
+    return np.concatenate(blocks, axis=1).reshape(*signals.shape[:-1], -1)
+
+
+def resample_blocks(blocks: Iterable[np.ndarray], channels: int, old: int, new: int) -> Iterator[np.ndarray]:
+    """Bring blocks ``(channels, samples)`` from one sample rate in Hz to another (soxr HQ).
+
+    The blocks that come out, put together, are what one call over the whole signal gives, without delay,
+    ``samples * new / old`` of them to the nearest.
+    """
+    if old == new:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(old, new, channels, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(np.ascontiguousarray(block.T)).T
+    yield stream.resample_chunk(np.zeros((0, channels), np.float32), last=True).T
+
+
+@contextmanager
+def wav_writers(
+    paths: Iterable[Path], sample_rate: int, channels: int, samples: int
+) -> Iterator[list[Callable[[np.ndarray], None]]]:
+    """Files to write blocks to, which get their names only if all goes well.
+
+    The samples are 32-bit float: nothing is clipped, wrapped or rounded.
+
+    Yields:
+        A list of functions, one a path, each of which writes a block ``(channels, samples)``.
+    """
+    import soundfile
+
+    kind = "RF64" if 4 * channels * samples > RIFF_BYTES else "WAV"
+    with ExitStack() as stack:
+        # Entered first, and so renamed last, when the files below are closed.
+        parts = [stack.enter_context(whole_file(path)) for path in paths]
+        files = [
+            stack.enter_context(soundfile.SoundFile(part, "w", sample_rate, channels, "FLOAT", format=kind))
+            for part in parts
+        ]
+        for file in files:  # no PEAK chunk, which holds the time of day: the same audio gives the same bytes
+            soundfile._snd.sf_command(file._file, _SFC_SET_ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
+        yield [lambda block, file=file: file.write(block.T) for file in files]  # type: ignore[misc]
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A path to write to, beside the given one, that gets its name only if all goes well."""
+    path = Path(path)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield beside
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)

@@ -1,0 +1,178 @@
+"""Weights on disk, with everything that is needed to use them, and nothing that can run.
+
+A checkpoint is the file that nussl's ``SeparationModel.save`` writes: a dictionary of the weights, the
+network's configuration as JSON text, and metadata that holds small objects of nussl (STFT parameters,
+transforms). `read` opens it without nussl: objects of known classes become inert records of their
+attributes. Files are read with ``weights_only=True``; one that asks for anything else is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from svs_unet_plugin.stft import STFT
+from svs_unet_plugin.unet import UNet
+
+PRETRAINED = Path(__file__).parent / "pretrained"
+"""Where bundled weights lie, one file ``<name>.pth`` each."""
+
+DEFAULT_NAME = "vocals"
+"""The bundled weights that are taken when none are named."""
+
+Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
+"""A class that a file may name, alone or with the full name that it has there."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A network and what it takes to use it.
+
+    Args:
+        network: in evaluation mode, on the CPU.
+        stft: the transform whose magnitudes it was trained on.
+        metadata: whatever else the file tells, such as ``trainer.state.epoch_history``; plain data.
+    """
+
+    network: UNet
+    stft: STFT
+    metadata: Mapping[str, Any]
+
+
+def read(weights: str | os.PathLike[str] | None = None) -> Checkpoint:
+    """Open a checkpoint that nussl's ``SeparationModel.save`` wrote around a `UNet`.
+
+    Args:
+        weights: a path, the name of bundled weights, or None for the default ones.
+
+    Raises:
+        FileNotFoundError: if there is neither such a file nor such a name.
+        ValueError: if the file is no checkpoint of this network, or holds more than data.
+    """
+    path = find(weights)
+    content = load_weights_only(path, _stand_ins(path))
+    try:
+        config = json.loads(content["config"])
+        metadata = content["metadata"]
+        key, module = next((k, m) for k, m in config["modules"].items() if m.get("class") == "UNet")
+        network = UNet(**module["args"])
+        prefix = f"layers.{key}."
+        network.load_state_dict(
+            {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
+        )
+        stft = STFT(_sample_rate(metadata), *metadata["stft_params"][:2])
+    except (KeyError, TypeError, StopIteration, RuntimeError) as error:
+        raise ValueError(
+            f"{path} is no checkpoint of a svs_unet_plugin network: {type(error).__name__}: {error}"
+        ) from error
+    return Checkpoint(network.eval(), stft, metadata)
+
+
+def find(weights: str | os.PathLike[str] | None = None) -> Path:
+    """The file that is meant by a path, by the name of bundled weights, or by None for the default."""
+    bundled = {path.stem: path for path in sorted(PRETRAINED.glob("*.pth"))}
+    if weights is None:
+        if DEFAULT_NAME not in bundled:
+            raise FileNotFoundError(
+                "no weights were named and none are bundled: give the path of a checkpoint, "
+                "such as the one that `make demo` trains and names"
+            )
+        return bundled[DEFAULT_NAME]
+    if Path(weights).is_file():
+        return Path(weights)
+    if str(weights) in bundled:
+        return bundled[str(weights)]
+    names = ", ".join(bundled) or "none"
+    raise FileNotFoundError(f"no checkpoint at {weights}, and no bundled weights of that name ({names})")
+
+
+def load_weights_only(path: str | os.PathLike[str], allowed: Sequence[Allowed] = ()) -> Any:
+    """``torch.load`` of data only, on the CPU.
+
+    Args:
+        path: a file that ``torch.save`` wrote.
+        allowed: classes that the file may name besides torch's own.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no file of ``torch.save``, or names anything else; nothing in it runs.
+    """
+    try:
+        with torch.serialization.safe_globals(list(allowed)):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # bytes that are no checkpoint make torch raise almost anything
+        foreign = _foreign_globals(path, allowed) or re.findall(r"GLOBAL ([\w.]+)", str(error))
+        if not foreign:
+            raise ValueError(f"{path} is no checkpoint, or a damaged one") from error
+        raise ValueError(
+            f"{path} was refused, and nothing in it was run: besides data it holds {', '.join(foreign)}"
+        ) from error
+
+
+def numpy_globals() -> list[Allowed]:
+    """What a checkpoint with numpy scalars in its history names; plain numbers, all of them."""
+    multiarray = getattr(np, "_core", None) or np.core
+    return [
+        multiarray.multiarray.scalar,
+        np.dtype,
+        *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "bool")),
+    ]
+
+
+class _STFTParams(NamedTuple):
+    window_length: int | None = None
+    hop_length: int | None = None
+    window_type: str | None = None
+
+
+class _Record:
+    """What is left of a transform here: its attributes."""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
+
+
+_TRANSFORMS = ("nussl.datasets.transforms.", "svs_unet_plugin.nussl.transforms.")
+
+
+def _stand_ins(path: Path) -> list[Allowed]:
+    """Inert classes in the place of the transforms and parameters of nussl that a file names."""
+    transforms = [name for name in _named_globals(path) if name.startswith(_TRANSFORMS)]
+    return [
+        *numpy_globals(),
+        (_STFTParams, "nussl.core.audio_signal.STFTParams"),
+        *((type(name.rpartition(".")[2], (_Record,), {}), name) for name in transforms),
+    ]
+
+
+def _named_globals(path: str | os.PathLike[str]) -> list[str]:
+    """Names in a file that torch does not know of itself; empty if it is no file of ``torch.save``."""
+    try:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # any file at all may be given, and the reader says more about what is wrong
+        return []
+
+
+def _foreign_globals(path: str | os.PathLike[str], allowed: Sequence[Allowed]) -> list[str]:
+    known = {
+        entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
+        for entry in allowed
+    }
+    return sorted(set(_named_globals(path)) - known)
+
+
+def _sample_rate(metadata: Mapping[str, Any]) -> int:
+    """The rate of the network, which a dataset of another rate reaches by the transform `ToSampleRate`."""
+    transforms = getattr(metadata["train_dataset"]["transforms"], "transforms", [])
+    rates = [t.sample_rate for t in transforms if type(t).__name__ == "ToSampleRate"]
+    return rates[-1] if rates else metadata["sample_rate"]

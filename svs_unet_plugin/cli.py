@@ -1,0 +1,123 @@
+"""The command line: ``svs-unet separate``, ``svs-unet info`` and ``svs-unet data``."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import svs_unet_plugin
+from svs_unet_plugin import checkpoint
+from svs_unet_plugin.separator import Separator
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return 0, 2 for bad input (told in one sentence), or 130 for Ctrl-C."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are cleared away
+    try:
+        options.run(options)
+    except (OSError, ValueError) as error:
+        if options.traceback:
+            raise
+        print(f"svs-unet: {_sentence(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("svs-unet: stopped; what was finished is kept", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="svs-unet", description=svs_unet_plugin.__doc__.splitlines()[0])
+    parser.add_argument("--version", action="version", version=svs_unet_plugin.__version__)
+    parser.add_argument("--traceback", action="store_true", help="show where an error comes from")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    command = commands.add_parser("separate", help="separate songs into vocals and accompaniment")
+    command.add_argument("songs", nargs="+", type=Path, metavar="SONG", help="any audio file")
+    command.add_argument("-o", "--out", type=Path, required=True, help="writes OUT/<song>/<source>.wav")
+    command.add_argument("-w", "--weights", help="path of a checkpoint, or name of bundled weights")
+    command.add_argument("-d", "--device", help="cpu, cuda …; default: a GPU if there is one")
+    command.set_defaults(run=_separate)
+
+    command = commands.add_parser("info", help="tell what a checkpoint is")
+    command.add_argument("checkpoint", help="path of a checkpoint, or name of bundled weights")
+    command.set_defaults(run=_info)
+
+    data = commands.add_parser("data", help="make or prepare data").add_subparsers(
+        required=True, metavar="DATA"
+    )
+    command = data.add_parser("demo", help="make up songs, in MUSDB18-HQ's layout")
+    command.add_argument("out", type=Path, metavar="OUT")
+    command.add_argument("--tracks", type=int, default=24, help="how many (default 24)")
+    command.add_argument("--seconds", type=float, default=20.0, help="how long each (default 20)")
+    command.add_argument("--seed", type=int, default=0, help="other seeds, other songs (default 0)")
+    command.add_argument("--stems", action="store_true", help="write .stem.mp4 files, as MUSDB18 has them")
+    command.set_defaults(run=_data_demo)
+
+    command = data.add_parser("mir1k", help="sort a folder of MIR-1K clips into nussl's mix-source layout")
+    command.add_argument("clips", type=Path, metavar="CLIPS", help="folder of two-channel clips")
+    command.add_argument("out", type=Path, metavar="OUT")
+    command.set_defaults(run=_data_mir1k)
+    return parser
+
+
+def _separate(options: argparse.Namespace) -> None:
+    folders = {song: options.out / song.stem.removesuffix(".stem") for song in options.songs}
+    for folder, times in Counter(folders.values()).items():
+        if times > 1:
+            raise ValueError(f"{times} of these songs would be written to {folder}: separate them one by one")
+    separator = Separator(options.weights, options.device)
+    for song, folder in folders.items():
+        for path in separator.separate_file(song, folder, progress=sys.stderr.isatty()).values():
+            print(path)
+
+
+def _info(options: argparse.Namespace) -> None:
+    loaded = checkpoint.read(options.checkpoint)
+    network, stft, metadata = loaded.network, loaded.stft, loaded.metadata
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    rows = {
+        "file": checkpoint.find(options.checkpoint),
+        "network": f"U-Net, {parameters:,} parameters, first layer {network.channels} wide"
+        + (f", {network.bottleneck_type} bottleneck" if network.bottleneck_type else ""),
+        "sources": ", ".join(network.sources),
+        "transform": f"{stft.sample_rate} Hz, window {stft.window_length}, hop {stft.hop_length}",
+        "nussl": metadata.get("nussl_version"),
+        "trained on": (metadata.get("train_dataset") or {}).get("name"),
+        "epochs": (metadata.get("trainer.state_dict") or {}).get("epoch"),
+    }
+    for key, losses in (metadata.get("trainer.state.epoch_history") or {}).items():
+        rows[key] = f"{losses[-1]:.5f} at the end, {min(losses):.5f} at best"
+    for key, value in rows.items():
+        if value is not None:
+            print(f"{key:<16} {value}")
+
+
+def _data_demo(options: argparse.Namespace) -> None:
+    from svs_unet_plugin.data.demo import make_corpus
+
+    make_corpus(options.out, options.tracks, options.seconds, options.seed, stems=options.stems)
+    print(options.out)
+
+
+def _data_mir1k(options: argparse.Namespace) -> None:
+    from svs_unet_plugin.data.mir1k import prepare
+
+    prepare(options.clips, options.out)
+    print(options.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""Fixtures that many tests share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import stempeg
+import torch
+
+from svs_unet_plugin import UNet, audio
+
+
+def _make_network(**arguments: object) -> UNet:
+    torch.manual_seed(0)
+    network = UNet(**{"channels": 4, **arguments})  # type: ignore[arg-type]
+    network.train()(torch.rand(4, network.in_channels, 513, 64))  # sets the statistics of the normalisation
+    with torch.no_grad():
+        network.decoder[-1].weight *= 20
+    return network.eval()
+
+
+@pytest.fixture(scope="session")
+def make_network() -> Callable[..., UNet]:
+    """Makes a small network that was not trained, but whose masks use all of [0, 1]."""
+    return _make_network
+
+
+@pytest.fixture(scope="session")
+def network() -> UNet:
+    return _make_network()
+
+
+@pytest.fixture(scope="session")
+def song_path() -> Path:
+    """Six seconds of a real song, 44.1 kHz stereo, the first of five streams of a .stem.mp4."""
+    return Path(stempeg.example_stem_path())
+
+
+@pytest.fixture(scope="session")
+def song(song_path: Path) -> np.ndarray:
+    """The same song, (2, samples) at 44.1 kHz."""
+    return audio.read(song_path)[0]
+
+
+@pytest.fixture(scope="session")
+def checkpoint_path(network: UNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The network in a file, as nussl and this package save it."""
+    import svs_unet_plugin.nussl as svs
+    from svs_unet_plugin.nussl import nussl
+
+    model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(channels=network.channels))
+    model.layers["mask"].load_state_dict(network.state_dict())
+    path = tmp_path_factory.mktemp("checkpoint") / "network.pth"
+    svs.save(model, path)
+    return path

@@ -1,0 +1,130 @@
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.signal
+import soundfile
+
+from svs_unet_plugin import audio
+
+
+def noise(channels: int = 2, samples: int = 30_000) -> np.ndarray:
+    return (0.1 * np.random.default_rng(0).standard_normal((channels, samples))).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    "name, subtype, tolerance",
+    # Rounding to 16 and 24 bits, none, and what lossy codecs do to noise at -20 dB.
+    [
+        ("a.wav", "PCM_16", 2**-15),
+        ("a.wav", "FLOAT", 0),
+        ("a.flac", "PCM_24", 2**-23),
+        ("a.ogg", None, 1),
+        ("a.mp3", None, 1),
+    ],
+)
+def test_reads_what_libsndfile_knows(tmp_path: Path, name: str, subtype: str | None, tolerance: float) -> None:
+    written = noise()
+    soundfile.write(tmp_path / name, written.T, 44_100, subtype=subtype)
+    read, sample_rate = audio.read(tmp_path / name)
+    assert sample_rate == 44_100 and read.dtype == np.float32 and read.shape == written.shape
+    assert np.abs(read - written).max() <= tolerance
+
+
+def test_reads_the_first_stream_of_a_stem_file(song_path: Path, song: np.ndarray) -> None:
+    file = audio.open_file(song_path)
+    assert (file.sample_rate, file.channels, file.decoder) == (44_100, 2, "ffmpeg")
+    command = ["ffmpeg", "-v", "error", "-i", song_path, "-map", "0:0", "-f", "f32le", "-"]
+    raw = subprocess.run(command, capture_output=True, check=True).stdout
+    np.testing.assert_array_equal(song, np.frombuffer(raw, np.float32).reshape(-1, 2).T)
+
+
+@pytest.mark.parametrize("new", [8192, 44_100, 192_000])
+def test_resampling_keeps_a_sine_in_place(new: int) -> None:
+    old = 22_050
+    time = np.arange(old) / old
+    resampled = audio.resample(np.sin(2 * np.pi * 1000 * time)[None].astype(np.float32), old, new)
+    expected = np.sin(2 * np.pi * 1000 * np.arange(resampled.shape[1]) / new)
+    inner = slice(new // 20, -new // 20)  # but for the ends, where the sine begins and stops
+    assert resampled.shape[1] == pytest.approx(new, abs=1)
+    # soxr's "high quality" is good for 20 bits.
+    np.testing.assert_allclose(resampled[0, inner], expected[inner], atol=2**-18)
+
+
+def test_resampling_by_blocks_is_resampling() -> None:
+    signal = noise(samples=50_000)
+    blocks = [signal[:, i : i + 777] for i in range(0, 50_000, 777)]
+    together = np.concatenate(list(audio.resample_blocks(blocks, 2, 44_100, 8192)), axis=1)
+    np.testing.assert_array_equal(together, audio.resample(signal, 44_100, 8192))
+    # An independent resampler agrees below both filters' edges.
+    low = scipy.signal.butter(8, 2000, fs=8192, output="sos")
+    ours, theirs = together, scipy.signal.resample_poly(signal, 8192, 44_100, axis=1)
+    filtered = [scipy.signal.sosfiltfilt(low, x, axis=1)[:, 200:-200] for x in (ours, theirs)]
+    assert np.std(filtered[0] - filtered[1]) < 1e-3 * np.std(filtered[0])
+
+
+def test_writes_beyond_full_scale_without_wrapping(tmp_path: Path) -> None:
+    loud = 40 * noise()
+    with audio.wav_writers([tmp_path / "loud.wav"], 44_100, 2, 30_000) as (write,):
+        write(loud[:, :10_000])
+        write(loud[:, 10_000:])
+    np.testing.assert_array_equal(audio.read(tmp_path / "loud.wav")[0], loud)
+    assert np.abs(loud).max() > 3
+
+
+def test_nothing_is_left_of_a_file_that_was_not_finished(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"what was there")
+    with (
+        pytest.raises(KeyboardInterrupt),
+        audio.wav_writers([tmp_path / "a.wav", tmp_path / "b.wav"], 44_100, 2, 100) as (write, _),
+    ):
+        write(noise(samples=100))
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+    assert (tmp_path / "a.wav").read_bytes() == b"what was there"
+
+
+def test_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*nothing\.wav"):
+        audio.read(tmp_path / "nothing.wav")
+
+
+def test_a_directory(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError, match="is a directory"):
+        audio.read(tmp_path)
+
+
+def test_not_audio(tmp_path: Path) -> None:
+    (tmp_path / "text.wav").write_text("these are words")
+    with pytest.raises(ValueError, match="is not audio"):
+        audio.read(tmp_path / "text.wav")
+
+
+def test_no_samples(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "empty.wav", np.zeros((0, 2)), 44_100)
+    with pytest.raises(ValueError, match="zero samples"):
+        audio.read(tmp_path / "empty.wav")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_not_finite(tmp_path: Path, value: float) -> None:
+    samples = noise()
+    samples[1, 20_000] = value
+    soundfile.write(tmp_path / "a.wav", samples.T, 44_100, subtype="FLOAT")
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        audio.read(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.aiff", "a.m4a"])
+def test_truncated(tmp_path: Path, name: str) -> None:
+    whole = tmp_path / "whole.wav"
+    soundfile.write(whole, noise(samples=100_000).T, 44_100)
+    # A stream's index at the front is what lets a part of an MP4 look like a file.
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", whole, "-movflags", "+faststart", tmp_path / name], check=True
+    ) if name != "a.wav" else whole.rename(tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
+    with pytest.raises(ValueError, match="truncated"):
+        audio.read(tmp_path / name)

@@ -1,0 +1,83 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from svs_unet_plugin import STFT, UNet, checkpoint
+
+
+def test_reads_what_nussl_saves_without_nussl(checkpoint_path: Path, network: UNet) -> None:
+    script = (
+        "import sys, torch; from svs_unet_plugin import checkpoint; c = checkpoint.read(sys.argv[1]);"
+        "assert 'nussl' not in sys.modules; assert not c.network.training;"
+        "torch.manual_seed(1); torch.save((c.network(torch.rand(1, 1, 513, 90)), str(c.stft)), sys.argv[2])"
+    )
+    out = checkpoint_path.with_suffix(".out")
+    subprocess.run([sys.executable, "-c", script, checkpoint_path, out], check=True)
+    mask, stft = torch.load(out)
+    torch.manual_seed(1)
+    assert torch.equal(mask, network(torch.rand(1, 1, 513, 90)))
+    assert stft == str(STFT())
+
+
+class Malicious:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return os.system, (f"touch {self.path}",)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_malicious_file_is_refused_by_name_and_does_not_run(tmp_path: Path, legacy: bool) -> None:
+    proof, path = tmp_path / "it_ran", tmp_path / "bad.pth"
+    torch.save(
+        {"config": "{}", "metadata": Malicious(proof)}, path, _use_new_zipfile_serialization=not legacy
+    )
+    with pytest.raises(ValueError, match=r"bad\.pth was refused.*(posix|nt|os)\.system"):
+        checkpoint.read(path)
+    assert not proof.exists()
+    torch.load(path, weights_only=False)  # and this is what it would have done
+    assert proof.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"these are words", b"PK\x03\x04 and no more"])
+def test_no_checkpoint_at_all(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.pth is no checkpoint, or a damaged one"):
+        checkpoint.read(tmp_path / "a.pth")
+
+
+def test_half_a_checkpoint(checkpoint_path: Path, tmp_path: Path) -> None:
+    data = checkpoint_path.read_bytes()
+    (tmp_path / "half.pth").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"half\.pth is no checkpoint, or a damaged one"):
+        checkpoint.read(tmp_path / "half.pth")
+
+
+def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="is no checkpoint of a svs_unet_plugin network"):
+        checkpoint.read(tmp_path / "other.pth")
+
+
+def test_no_such_weights(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*nothing\.pth"):
+        checkpoint.read(tmp_path / "nothing.pth")
+
+
+def test_bundled_weights_by_name(
+    checkpoint_path: Path, network: UNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path)
+    with pytest.raises(FileNotFoundError, match="none are bundled: give the path of a checkpoint"):
+        checkpoint.read()
+    (tmp_path / "vocals.pth").write_bytes(checkpoint_path.read_bytes())
+    for name in (None, "vocals"):
+        weight = checkpoint.read(name).network.decoder[-1].weight
+        assert torch.equal(weight, network.decoder[-1].weight)
+    with pytest.raises(FileNotFoundError, match=r"no bundled weights of that name \(vocals\)"):
+        checkpoint.read("drums")

@@ -1,0 +1,124 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from svs_unet_plugin.cli import main
+
+
+def test_separate_names_what_it_wrote(
+    checkpoint_path: Path, song_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "a song.with dots.wav"
+    soundfile.write(other, np.random.default_rng(0).uniform(-1, 1, 9000), 22_050)
+    arguments = ["separate", str(song_path), str(other), "-o", str(tmp_path / "out")]
+    assert main([*arguments, "-w", str(checkpoint_path)]) == 0
+    written = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    assert [path.name for path in written] == 2 * ["vocals.wav", "accompaniment.wav"]
+    assert written[2].parent == tmp_path / "out" / "a song.with dots"
+    assert [soundfile.info(path).samplerate for path in written] == 2 * [44_100] + 2 * [22_050]
+
+
+def bad_file(tmp_path: Path, kind: str) -> Path:
+    path = tmp_path / "song.wav"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "not audio":
+        path.write_text("these are words")
+    elif kind != "missing":
+        samples = np.zeros((0 if kind == "empty" else 50_000, 2))
+        samples[-1:] = np.nan if kind == "nan" else 0.5
+        soundfile.write(path, samples, 44_100, subtype="FLOAT")
+    if kind == "truncated":
+        path.write_bytes(path.read_bytes()[:100_000])
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind, message",
+    [
+        ("missing", "no such file"),
+        ("directory", "is a directory"),
+        ("not audio", "is not audio"),
+        ("empty", "zero samples"),
+        ("nan", "NaN or infinite"),
+        ("truncated", "is truncated"),
+    ],
+)
+def test_bad_songs(
+    checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, message: str
+) -> None:
+    song, out = bad_file(tmp_path, kind), tmp_path / "out"
+    assert main(["separate", str(song), "-o", str(out), "-w", str(checkpoint_path)]) == 2
+    said = capsys.readouterr().err
+    assert message in said and str(song) in said and len(said.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_bad_weights_and_outputs(
+    checkpoint_path: Path, song_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("in the way")
+    for weights, out, message in [
+        (tmp_path / "none.pth", tmp_path / "out", "no checkpoint at"),
+        (song_path, tmp_path / "out", "is no checkpoint"),
+        (checkpoint_path, file, "file"),
+    ]:
+        assert main(["separate", str(song_path), "-o", str(out), "-w", str(weights)]) == 2
+        said = capsys.readouterr().err
+        assert message in said and len(said.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_two_songs_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["separate", "a/song.wav", "b/song.mp3", "-o", str(tmp_path)]) == 2
+    assert "2 of these songs would be written to" in capsys.readouterr().err
+
+
+def test_no_weights_is_no_random_network(
+    song_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("svs_unet_plugin.checkpoint.PRETRAINED", tmp_path)
+    assert main(["separate", str(song_path), "-o", str(tmp_path / "out")]) == 2
+    assert "give the path of a checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("how, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_in_the_middle(checkpoint_path: Path, tmp_path: Path, how: int, code: int) -> None:
+    song, out = tmp_path / "long.wav", tmp_path / "out"
+    soundfile.write(song, np.random.default_rng(0).uniform(-1, 1, (44_100 * 600, 2)), 44_100)
+    command = [sys.executable, "-m", "svs_unet_plugin.cli", "separate", song, "-o", out, "-w"]
+    process = subprocess.Popen([*command, checkpoint_path], stderr=subprocess.PIPE, text=True)
+    while not list(out.glob("*/.*.part")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    os.kill(process.pid, how)
+    said = process.communicate()[1]
+    assert process.returncode == code and "Traceback" not in said
+    assert not out.exists()
+
+
+def test_info(checkpoint_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(checkpoint_path)]) == 0
+    said = capsys.readouterr().out
+    assert "8192 Hz, window 1024, hop 768" in said and "vocals" in said and "first layer 4 wide" in said
+    assert main(["info", str(checkpoint_path.parent)]) == 2
+
+
+def test_a_traceback_only_when_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        main(["--traceback", "info", str(tmp_path / "none.pth")])
+
+
+def test_wrong_flags_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["separate"], ["sing"], ["separate", "a.wav", "--loud"], []):
+        with pytest.raises(SystemExit) as stop:
+            main(arguments)
+        assert stop.value.code == 2

@@ -1,0 +1,194 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from svs_unet_plugin import STFT, Separator, UNet, audio, separate
+
+
+@pytest.fixture(scope="module")
+def separator(network: UNet) -> Separator:
+    return Separator(network, device="cpu")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize("sample_rate", [8000, 8192, 22_050, 44_100, 192_000])
+@pytest.mark.parametrize("samples", [1, 2, 1023, 20_011])
+def test_audio_out_is_like_audio_in(
+    separator: Separator, channels: int, sample_rate: int, samples: int
+) -> None:
+    mixture = np.random.default_rng(0).uniform(-1, 1, (channels, samples)).astype(np.float32)
+    stems = separator.separate(mixture, sample_rate)
+    assert list(stems) == ["vocals", "accompaniment"]
+    assert all(stem.shape == mixture.shape and stem.dtype == np.float32 for stem in stems.values())
+    # A rounding of float32 at an amplitude of 1.
+    np.testing.assert_allclose(sum(stems.values()), mixture, rtol=0, atol=2e-7)
+
+
+def test_shapes_and_types_come_back(separator: Separator, song: np.ndarray) -> None:
+    mono = song[0, :50_000]
+    vocals = separator.separate(mono, 44_100)["vocals"]
+    assert vocals.shape == mono.shape
+    tensor = separator.separate(torch.from_numpy(mono)[None], 44_100)["vocals"]
+    assert isinstance(tensor, torch.Tensor) and torch.equal(tensor[0], torch.from_numpy(vocals))
+    double = separator.separate(mono.astype(np.float64), 44_100)["vocals"]
+    np.testing.assert_array_equal(double, vocals)
+
+
+def test_silence_stays_silence(separator: Separator) -> None:
+    stems = separator.separate(np.zeros((2, 44_100), np.float32), 44_100)
+    assert not any(stem.any() for stem in stems.values())
+
+
+def test_a_quiet_song_is_separated_like_a_loud_one(separator: Separator, song: np.ndarray) -> None:
+    loud = separator.separate(song, 44_100)["vocals"]
+    quiet = separator.separate(song * np.float32(2**-10), 44_100)["vocals"]
+    np.testing.assert_allclose(quiet * 2**10, loud, atol=1e-5)
+
+
+def test_channels_do_not_leak(separator: Separator, song: np.ndarray) -> None:
+    both = np.stack([song[0], np.zeros_like(song[0])])
+    vocals = separator.separate(both, 44_100)["vocals"]
+    assert not vocals[1].any()
+    np.testing.assert_allclose(vocals[0], separator.separate(song[:1], 44_100)["vocals"][0], atol=1e-6)
+
+
+def test_stays_in_place(make_network: Callable[..., UNet], song: np.ndarray) -> None:
+    """With masks of 1 the vocals are the mixture below 4 kHz, neither moved nor scaled."""
+    network = make_network()
+    with torch.no_grad():
+        network.decoder[-1].weight.zero_()
+        network.decoder[-1].bias.fill_(100)
+    vocals = Separator(network, device="cpu").separate(song, 44_100)["vocals"]
+    expected = audio.resample(audio.resample(song, 44_100, 8192), 8192, 44_100)
+    expected = np.pad(expected, ((0, 0), (0, song.shape[1] - expected.shape[1])))
+    np.testing.assert_allclose(vocals, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("bottleneck", [None, "blstm"])
+@pytest.mark.parametrize("hop", [768, 256])
+def test_chunks_are_not_heard(
+    make_network: Callable[..., UNet], bottleneck: str | None, hop: int, song: np.ndarray
+) -> None:
+    network = make_network(bottleneck=bottleneck)
+    mixture = np.tile(song[:1], 25)[:, ::5].copy()  # at 8820 Hz, 2 and a half minutes
+    whole, *chunked = (
+        Separator(network, "cpu", stft=STFT(hop_length=hop), chunk_frames=frames).separate(mixture, 8820)
+        for frames in (2**20, 1024, 64)
+    )
+    assert whole["vocals"].std() > 0.01
+    for stems in chunked:
+        np.testing.assert_allclose(stems["vocals"], whole["vocals"], rtol=0, atol=1e-4)
+
+
+def test_the_same_input_gives_the_same_bytes(checkpoint_path: Path, song_path: Path, tmp_path: Path) -> None:
+    outputs = []
+    for name in ("first", "second"):
+        command = [sys.executable, "-m", "svs_unet_plugin.cli", "separate", song_path]
+        subprocess.run([*command, "-o", tmp_path / name, "-w", checkpoint_path], check=True)
+        outputs.append([path.read_bytes() for path in sorted((tmp_path / name).rglob("*.wav"))])
+    assert len(outputs[0]) == 2 and outputs[0] == outputs[1]
+
+
+def test_a_file_is_separated_like_an_array(
+    separator: Separator, song_path: Path, song: np.ndarray, tmp_path: Path
+) -> None:
+    paths = separator.separate_file(song_path, tmp_path / "out")
+    expected = separator.separate(song, 44_100)
+    for name, path in paths.items():
+        stem, sample_rate = audio.read(path)
+        assert sample_rate == 44_100
+        np.testing.assert_allclose(stem, expected[name], atol=1e-6)
+
+
+MEMORY = """
+import resource, sys, numpy as np, soundfile, torch
+from svs_unet_plugin import Separator
+path, out, weights = sys.argv[1:]
+with soundfile.SoundFile(path, "w", 44_100, 2, "PCM_16") as file:
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (44_100, 2))
+    for _ in range(10 * 60):
+        file.write(noise)
+separator = Separator(weights, device="cpu")
+separator.separate(np.zeros((2, 44_100), np.float32), 44_100)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+separator.separate_file(path, out)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_memory_does_not_grow_with_a_file(checkpoint_path: Path, tmp_path: Path) -> None:
+    arguments = [tmp_path / "long.wav", tmp_path / "out", checkpoint_path]
+    run = subprocess.run(
+        [sys.executable, "-c", MEMORY, *arguments], check=True, capture_output=True, text=True
+    )
+    # Ten minutes of stereo are 212 MB as float32, and 40 MB at 8192 Hz, which is kept; the rest are chunks.
+    assert float(run.stdout) < 250
+
+
+def test_binary_masks(network: UNet, song: np.ndarray) -> None:
+    mixture = audio.resample(song, 44_100, 8192)
+    binary = Separator(network, "cpu", mask_threshold=0.5).separate(mixture, 8192)["vocals"]
+    soft = Separator(network, "cpu").separate(mixture, 8192)["vocals"]
+    stft = STFT()
+    mixture_stft = stft.analyse(torch.from_numpy(mixture))
+    masks = network((mixture_stft.abs() / mixture_stft.abs().max())[:, None])[:, 0] > 0.5
+    assert 0.05 < masks.float().mean() < 0.95
+    expected = stft.synthesise(masks * mixture_stft)[:, : mixture.shape[1]]
+    np.testing.assert_allclose(binary, expected, atol=1e-5)
+    assert np.abs(binary - soft).max() > 0.01
+
+
+def test_several_sources(make_network: Callable[..., UNet], song: np.ndarray) -> None:
+    network = make_network(sources=("accompaniment", "drums", "vocals"))
+    stems = Separator(network, device="cpu").separate(song, 44_100)
+    assert list(stems) == ["drums", "vocals", "accompaniment"]
+    np.testing.assert_allclose(stems["vocals"] + stems["accompaniment"], song, atol=1e-6)
+    assert np.abs(stems["drums"] - stems["vocals"]).max() > 0.01
+
+
+def test_the_one_liner(checkpoint_path: Path, separator: Separator, song: np.ndarray) -> None:
+    stems = separate(song, 44_100, checkpoint_path)
+    np.testing.assert_array_equal(stems["vocals"], separator.separate(song, 44_100)["vocals"])
+
+
+@pytest.mark.parametrize(
+    "mixture, sample_rate, message",
+    [
+        (np.zeros((2, 0)), 44_100, r"not empty, got \(2, 0\)"),
+        (np.zeros((1, 2, 3)), 44_100, r"got \(1, 2, 3\)"),
+        (np.zeros((2, 9), np.int16), 44_100, "floating point with full scale at 1, got int16"),
+        (np.array([0.0, np.nan]), 44_100, "NaN or infinite"),
+        (np.array([0.0, np.inf]), 44_100, "NaN or infinite"),
+        (np.zeros((2, 9)), 0, "sample_rate must be at least 1 Hz, got 0"),
+    ],
+)
+def test_bad_audio(separator: Separator, mixture: np.ndarray, sample_rate: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        separator.separate(mixture, sample_rate)
+
+
+def test_bad_arguments(network: UNet, checkpoint_path: Path) -> None:
+    for arguments, message in [
+        ({"weights": UNet(2, channels=2)}, "one channel at a time, this takes 2"),
+        ({"weights": UNet(sources=["drums"], channels=2)}, "must estimate 'vocals'"),
+        ({"weights": network, "mask_threshold": 1.0}, "between 0 and 1, got 1.0"),
+        ({"weights": network, "chunk_frames": 100}, "multiple of 64, got 100"),
+        ({"weights": checkpoint_path, "stft": STFT()}, "a checkpoint brings its own"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            Separator(**arguments)  # type: ignore[arg-type]
+
+
+def test_nothing_is_left_of_a_song_that_can_not_be_separated(separator: Separator, tmp_path: Path) -> None:
+    samples = np.zeros((300_000, 2))
+    samples[-1] = np.nan
+    soundfile.write(tmp_path / "bad.wav", samples, 44_100, subtype="FLOAT")
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        separator.separate_file(tmp_path / "bad.wav", tmp_path / "out" / "song")
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.wav"]
