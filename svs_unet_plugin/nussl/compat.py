@@ -1,0 +1,236 @@
+"""Make nussl 1.1.9 work on today's SciPy, NumPy, librosa, pandas, torch, zarr and gradio.
+
+nussl's last release is from 2021. ``import_nussl`` imports it and makes each repair in ``REPAIRS``, once.
+A repair changes only nussl's own attributes: what scipy, numpy, librosa and torch offer to everybody else in
+the process stays as it is. (Only the import needs three names back in ``scipy.signal``, until it ends.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from svs_unet_plugin.checkpoint import load_weights_only, numpy_globals
+
+_lock = threading.RLock()
+_allowed: list[type] = []
+
+
+def import_nussl() -> ModuleType:
+    """Import nussl, repaired.
+
+    Returns:
+        The ``nussl`` module; afterwards a plain ``import nussl`` anywhere gives the same one.
+
+    Raises:
+        ImportError: nussl is not installed.
+    """
+    with _lock:
+        try:
+            with _windows_in_scipy_signal():
+                nussl = importlib.import_module("nussl")
+        except ModuleNotFoundError as error:
+            if error.name != "nussl":
+                raise
+            raise ImportError("nussl is not installed: pip install 'svs_unet_plugin[nussl]'") from error
+        if not hasattr(nussl, "_repaired_by_svs_unet_plugin"):
+            for repair in REPAIRS:
+                repair()
+            nussl._repaired_by_svs_unet_plugin = True  # type: ignore[attr-defined]
+        return nussl
+
+
+def allow(*classes: type) -> None:
+    """Let checkpoints hold objects of these classes (transforms of our own)."""
+    _allowed.extend(cls for cls in classes if cls not in _allowed)
+
+
+def safe_globals() -> list[Any]:
+    """Everything that a nussl checkpoint may name, for ``torch.serialization.safe_globals``.
+
+    These are STFTParams, Compose and nussl's transforms, the classes given to ``allow``, and numpy's numbers
+    (the loss history is full of them). ``transforms.Cache`` is left out: nussl takes it out of what it saves,
+    and one that a stranger made would wipe a folder of the stranger's choice as soon as a dataset gets it.
+    """
+    nussl = import_nussl()
+    transforms = nussl.datasets.transforms
+    own = [
+        cls
+        for cls in vars(transforms).values()
+        if isinstance(cls, type)
+        and cls.__module__ == transforms.__name__
+        and cls is not transforms.Cache
+        and not issubclass(cls, Exception)
+    ]
+    # A checkpoint carries numpy's names as of the day it was written; numpy 2.0 renamed this one.
+    old_scalar = (np.float64(0).__reduce__()[0], "numpy.core.multiarray.scalar")
+    return [nussl.STFTParams, *own, *_allowed, *numpy_globals(), old_scalar]
+
+
+@contextlib.contextmanager
+def _windows_in_scipy_signal() -> Iterator[None]:
+    """SciPy 1.13 took hamming, hann and blackman out of ``scipy.signal``; nussl names them on import."""
+    import scipy.signal
+    import scipy.signal.windows
+
+    missing = [name for name in ("hamming", "hann", "blackman") if not hasattr(scipy.signal, name)]
+    for name in missing:
+        setattr(scipy.signal, name, getattr(scipy.signal.windows, name))
+    try:
+        yield
+    finally:
+        for name in missing:
+            delattr(scipy.signal, name)
+
+
+def _view(module: ModuleType, **changed: Any) -> ModuleType:
+    """A stand-in for ``module`` with some names changed, for one file of nussl; ``module`` stays as it is."""
+    view = ModuleType(module.__name__, module.__doc__)
+    vars(view).update(changed, __getattr__=functools.partial(getattr, module))  # PEP 562
+    return view
+
+
+def _duet() -> None:
+    """NumPy 2.0 removed ``np.mat``, which DUET calls."""
+    duet = importlib.import_module("nussl.separation.spatial.duet")
+    duet.np = _view(np, mat=np.asmatrix)  # type: ignore[attr-defined]
+
+
+def _resample_and_rms() -> None:
+    """librosa 0.10 takes the arguments of ``resample`` and ``feature.rms`` by name only."""
+    import librosa
+
+    def resample(y: np.ndarray, orig_sr: float, target_sr: float, **kwargs: Any) -> np.ndarray:
+        return librosa.resample(y, orig_sr=orig_sr, target_sr=target_sr, **kwargs)
+
+    def rms(y: np.ndarray, **kwargs: Any) -> np.ndarray:
+        return librosa.feature.rms(y=y, **kwargs)
+
+    audio_signal = importlib.import_module("nussl.core.audio_signal")
+    feature = _view(librosa.feature, rms=rms)
+    audio_signal.librosa = _view(librosa, resample=resample, feature=feature)  # type: ignore[attr-defined]
+
+
+def _mel_projection() -> None:
+    """librosa 0.10 takes the arguments of ``filters.mel`` by name only."""
+    import librosa
+
+    def mel(sr: float, n_fft: int, n_mels: int) -> np.ndarray:
+        return librosa.filters.mel(sr=sr, n_fft=n_fft, n_mels=n_mels)
+
+    blocks = importlib.import_module("nussl.ml.networks.modules.blocks")
+    filters = _view(librosa.filters, mel=mel)
+    blocks.librosa = _view(librosa, filters=filters)  # type: ignore[attr-defined]
+
+
+def _hanning() -> None:
+    """SciPy 1.9 no longer knows a window 'hanning', which is OverlapAdd's default."""
+    signal_class = importlib.import_module("nussl.core.audio_signal").AudioSignal
+    get_window = signal_class.get_window
+
+    def get_window_by_either_name(window_type: str, window_length: int) -> np.ndarray:
+        return get_window("hann" if window_type == "hanning" else window_type, window_length)
+
+    signal_class.get_window = staticmethod(functools.wraps(get_window)(get_window_by_either_name))
+
+
+def _report_card() -> None:
+    """pandas 2.0 refuses to average the text columns 'source' and 'file'."""
+    report_card = importlib.import_module("nussl.evaluation.report_card")
+
+    def numbers_only(summary: Callable) -> Callable:
+        @functools.wraps(summary)
+        def summarise(df: Any, decs: int = 2) -> Any:
+            return summary(df.drop(columns=["source", "file"], errors="ignore"), decs=decs)
+
+        return summarise
+
+    for name in ("_get_mean_and_std", "_get_medians"):
+        setattr(report_card, name, numbers_only(getattr(report_card, name)))
+
+
+def _scores_as_floats() -> None:
+    """BSSEvalScale's scores are numpy numbers; ``json.dump`` refuses them if the audio is float32."""
+    scale_class = importlib.import_module("nussl.evaluation.bss_eval").BSSEvalScale
+    evaluate_helper = scale_class.evaluate_helper
+
+    @functools.wraps(evaluate_helper)
+    def evaluate(self: Any, *args: Any, **kwargs: Any) -> list[dict[str, list[float]]]:
+        scores = evaluate_helper(self, *args, **kwargs)
+        return [{key: [float(value) for value in values] for key, values in s.items()} for s in scores]
+
+    scale_class.evaluate_helper = evaluate
+
+
+def _checkpoints() -> None:
+    """torch 2.6 made ``torch.load`` weights-only, and nussl's checkpoints name classes; allow just those."""
+    loader_class = importlib.import_module("nussl.core.migration").SafeModelLoader
+
+    def load(self: Any, model_path: str, device: str = "cpu", expected_eval: str = "BssEvalScale") -> dict:
+        """Load a checkpoint and run nothing in it; what follows the check are nussl's own steps."""
+        model = load_weights_only(model_path, safe_globals())
+        if not isinstance(model, dict) or not {"state_dict", "metadata"} <= model.keys():
+            raise ValueError(f"{model_path} is no nussl checkpoint: it has no 'state_dict' and 'metadata'")
+        model["state_dict"] = {key: value.to(device) for key, value in model["state_dict"].items()}
+        metadata = self._get_moved(model["metadata"], model, model_path)
+        self.eval = expected_eval
+        metadata = self._validate_and_populate(metadata)
+        metadata["config"] = json.dumps(metadata["config"])
+        return {**model, "metadata": metadata}
+
+    loader_class.load = load
+
+
+def _cache() -> None:
+    """zarr 3 has no ``ThreadSynchronizer`` and no object codec; items go into files of their own."""
+    from svs_unet_plugin.nussl.cache import Folder
+
+    cache_class = importlib.import_module("nussl.datasets.transforms").Cache
+
+    def _open_cache(self: Any, location: str) -> None:
+        self.cache = Folder(location, self.cache_size, writable=self.overwrite)
+
+    def __repr__(self: Any) -> str:
+        return f"Cache(location = {self.location}, overwrite = {self.overwrite})"
+
+    cache_class._open_cache = _open_cache
+    cache_class.__repr__ = __repr__
+
+
+def _pictures() -> None:
+    """librosa 0.10 removed ``display.waveplot`` and changed private functions that nussl calls."""
+    from svs_unet_plugin.nussl import pictures
+
+    utils = importlib.import_module("nussl.core.utils")
+    for name in ("visualize_waveform", "visualize_spectrogram", "visualize_sources_as_masks"):
+        setattr(utils, name, getattr(pictures, name))
+
+
+def _interact() -> None:
+    """gradio 4 removed ``gradio.inputs``."""
+    from svs_unet_plugin.nussl.interact import interact
+
+    importlib.import_module("nussl.separation.base.separation_base").SeparationBase.interact = interact
+
+
+#: Every repair, in the order in which it is made. None depends on another.
+REPAIRS: tuple[Callable[[], None], ...] = (
+    _duet,
+    _resample_and_rms,
+    _mel_projection,
+    _hanning,
+    _report_card,
+    _scores_as_floats,
+    _checkpoints,
+    _cache,
+    _pictures,
+    _interact,
+)
