@@ -1,0 +1,1 @@
+"""Songs to train on: made up, or prepared from MUSDB18."""
