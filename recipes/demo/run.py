@@ -1,0 +1,131 @@
+"""From nothing to a separated song in minutes: make up songs, train on them, score, separate a real song.
+
+The songs are made up, and so the scores only check that the system learns; see `svs-unet data demo`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+import svs_unet_plugin.nussl as svs
+from svs_unet_plugin import STFT, Separator, audio
+from svs_unet_plugin.data.demo import make_corpus
+from svs_unet_plugin.evaluation.scores import bss_eval_v4, ideal_ratio_mask
+from svs_unet_plugin.nussl import nussl
+
+SOURCES = ("vocals", "accompaniment")
+SEED = 0
+VALIDATION_TRACKS = 3
+EPOCH_STEPS = 40
+SYSTEMS = ("mixture, untouched", "U-Net", "ideal ratio mask")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("exp/demo"), help="default: exp/demo")
+    parser.add_argument("--song", type=Path, help="a song to separate; default: the one in stempeg")
+    parser.add_argument("--steps", type=int, default=360, help="of training, a multiple of 40 (default 360)")
+    parser.add_argument("--tracks", type=int, default=30, help="of the corpus (default 30)")
+    options = parser.parse_args()
+    if options.steps < EPOCH_STEPS or options.steps % EPOCH_STEPS:
+        parser.error(f"--steps must be a multiple of {EPOCH_STEPS}, got {options.steps}")
+    song = options.song or _example_song()
+    try:
+        audio.open_file(song)  # before the minutes that it takes to get there
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+
+    print("1. Songs, made up", flush=True)
+    corpus = options.out / f"corpus-{options.tracks}"
+    make_corpus(corpus, options.tracks, seconds=20, seed=SEED)
+
+    print("2. Training", flush=True)
+    run = options.out / f"train-{options.tracks}-tracks-{options.steps}-steps"
+    checkpoint = train(corpus, run, options.steps)
+
+    print("3. Scores", flush=True)
+    tracks = sorted(path for path in (corpus / "test").iterdir())
+    print(table(tracks, checkpoint))
+
+    print(f"4. {song}", flush=True)
+    name = song.name.partition(".")[0]
+    stems = Separator(checkpoint).separate_file(song, options.out / "separated" / name, progress=True)
+    for path in (run / "loss.png", checkpoint, *stems.values()):
+        print(path)
+
+
+def train(corpus: Path, run: Path, steps: int) -> Path:
+    """Train a U-Net on the corpus; return its best checkpoint."""
+
+    def dataset(part: str, items: slice, excerpt_frames: int | None) -> nussl.datasets.BaseDataset:
+        transform = svs.training_transform(excerpt_frames=excerpt_frames, cache=run / "cache" / part)
+        data = nussl.datasets.MUSDB18(
+            str(corpus), is_wav=True, subsets=["train"], transform=transform, stft_params=svs.stft_params()
+        )
+        data.items = data.items[items]
+        data.cache_populated = False  # and so the cache learns how many tracks there are
+        return data
+
+    settings = svs.TrainSettings(
+        epochs=steps // EPOCH_STEPS, epoch_steps=EPOCH_STEPS, schedule="one-cycle", learning_rate=2e-3, seed=SEED
+    )
+    nussl.utils.seed(SEED)
+    return svs.train(
+        nussl.ml.SeparationModel(svs.build_unet_mask_inference()),
+        dataset("train", slice(VALIDATION_TRACKS, None), 128),
+        dataset("valid", slice(VALIDATION_TRACKS), None),
+        run,
+        settings,
+    )
+
+
+def table(tracks: list[Path], checkpoint: Path) -> str:
+    """A Markdown table of median scores over the tracks."""
+    rate = Separator(checkpoint, device="cpu").stft.sample_rate
+    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        scored = pool.map(partial(score, checkpoint=checkpoint), tracks)
+        results = list(tqdm(scored, total=len(tracks), unit="track"))
+    lines = [
+        f"museval's BSS Eval v4 at {rate} Hz: SDR / SIR / SAR in dB, medians of {len(tracks)} made-up songs",
+        "| | vocals | accompaniment |\n|---|---|---|",
+    ]
+    for i, system in enumerate(SYSTEMS):
+        medians = np.median([result[i] for result in results], axis=0)  # (scores, sources)
+        cells = (" / ".join(f"{value:.1f}" for value in medians[:, j]) for j in range(len(SOURCES)))
+        lines.append(f"| {system} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def score(track: Path, checkpoint: Path) -> np.ndarray:
+    """SDR, SIR and SAR of a track ``(systems, scores, sources)``, at the network's rate."""
+    separator = Separator(checkpoint, device="cpu")
+    mixture, sample_rate = audio.read(track / "mixture.wav")
+    vocals, _ = audio.read(track / "vocals.wav")
+    references = np.stack([vocals, mixture - vocals])
+    stems = separator.separate(mixture, sample_rate)
+    systems = (
+        np.stack([mixture, mixture]),
+        np.stack([stems[source] for source in SOURCES]),
+        ideal_ratio_mask(references, sample_rate, separator.stft),
+    )
+    rate = separator.stft.sample_rate
+    low_references = audio.resample(references, sample_rate, rate)
+    scores = (bss_eval_v4(low_references, audio.resample(estimates, sample_rate, rate), rate) for estimates in systems)
+    return np.array([(each.sdr, each.sir, each.sar) for each in scores])
+
+
+def _example_song() -> Path:
+    import stempeg
+
+    return Path(stempeg.example_stem_path())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Score a checkpoint on MIR-1K's test clips: BSS Eval v3 at 16 kHz, means weighted by clip length."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from svs_unet_plugin import Separator, audio
+from svs_unet_plugin.evaluation.scores import bss_eval_v3, ideal_ratio_mask
+
+SOURCES = ("vocals", "accompaniment")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="folder that `svs-unet data mir1k` wrote")
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
+    options = parser.parse_args()
+
+    clips = sorted((options.data / "test" / "mix").glob("*.wav"))
+    with ProcessPoolExecutor(options.jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        scored = pool.map(partial(score, checkpoint=options.checkpoint), clips)
+        rows = [row for rows in tqdm(scored, total=len(clips), unit="clip") for row in rows]
+    table = options.checkpoint.parent.parent / "test_scores.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0].keys())
+        writer.writeheader()
+        writer.writerows(rows)
+
+    print(f"{len(clips)} clips, GNSDR / GSIR / GSAR in dB; each clip is in {table}")
+    print("| system | vocals | accompaniment |\n|---|---|---|")
+    for system in ("U-Net", "ideal ratio mask"):
+        cells = []
+        for source in SOURCES:
+            chosen = [row for row in rows if row["system"] == system and row["source"] == source]
+            weights = [row["samples"] for row in chosen]
+            means = (np.average([row[key] for row in chosen], weights=weights) for key in ("nsdr", "sir", "sar"))
+            cells.append(" / ".join(f"{mean:.2f}" for mean in means))
+        print(f"| {system} | {' | '.join(cells)} |")
+
+
+def score(mix: Path, checkpoint: Path) -> list[dict]:
+    """Scores of the network and of the ideal ratio mask on one clip, a row for each source."""
+    references = np.concatenate([audio.read(mix.parents[1] / source / mix.name)[0] for source in SOURCES])
+    mixture, sample_rate = audio.read(mix)
+    separator = Separator(checkpoint, device="cpu")
+    stems = separator.separate(mixture, sample_rate)
+    ideal = ideal_ratio_mask(references[:, None], sample_rate, separator.stft)[:, 0]
+    untouched = bss_eval_v3(references, np.concatenate([mixture, mixture]))
+    rows = []
+    for system, estimates in (
+        ("U-Net", np.concatenate([stems[source] for source in SOURCES])),
+        ("ideal ratio mask", ideal),
+    ):
+        scores = bss_eval_v3(references, estimates)
+        for i, source in enumerate(SOURCES):
+            nsdr = scores.sdr[i] - untouched.sdr[i]
+            rows.append(
+                {
+                    "clip": mix.stem,
+                    "samples": mixture.shape[1],
+                    "system": system,
+                    "source": source,
+                    "nsdr": nsdr,
+                    "sir": scores.sir[i],
+                    "sar": scores.sar[i],
+                }
+            )
+    return rows
+
+
+if __name__ == "__main__":
+    main()

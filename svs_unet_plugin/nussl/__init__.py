@@ -1,0 +1,40 @@
+"""The U-Net at home in nussl: importing this repairs nussl for today's Python and registers all it adds.
+
+`UNet` can be named in a model's configuration, the transforms are in ``nussl.datasets.transforms``, and
+`UNetSeparation` is in ``nussl.separation.deep``.
+"""
+
+from svs_unet_plugin.nussl import compat
+from svs_unet_plugin.nussl.model import UNet, build_unet_mask_inference, save
+from svs_unet_plugin.nussl.separation import UNetSeparation
+from svs_unet_plugin.nussl.training import TrainSettings, train
+from svs_unet_plugin.nussl.transforms import (
+    NormalizeMagnitude,
+    SelectSources,
+    ToSampleRate,
+    inference_transform,
+    stft_params,
+    training_transform,
+)
+
+nussl = compat.import_nussl()
+
+nussl.ml.register_module(UNet)
+nussl.separation.deep.UNetSeparation = UNetSeparation
+for _transform in (SelectSources, ToSampleRate, NormalizeMagnitude):
+    setattr(nussl.datasets.transforms, _transform.__name__, _transform)
+
+__all__ = [
+    "NormalizeMagnitude",
+    "SelectSources",
+    "ToSampleRate",
+    "TrainSettings",
+    "UNet",
+    "UNetSeparation",
+    "build_unet_mask_inference",
+    "inference_transform",
+    "save",
+    "stft_params",
+    "train",
+    "training_transform",
+]

@@ -1,0 +1,121 @@
+"""The network as a module of nussl's ``SeparationModel``, its configuration, and how it is saved."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from svs_unet_plugin import unet
+from svs_unet_plugin.audio import whole_file
+from svs_unet_plugin.nussl import compat
+from svs_unet_plugin.nussl.transforms import inference_transform, stft_params
+from svs_unet_plugin.stft import STFT
+
+nussl = compat.import_nussl()
+
+
+class UNet(unet.UNet):
+    """`svs_unet_plugin.UNet` with the axes that nussl has, to be named in a model's configuration.
+
+    A network of one input channel takes each channel of the mixture alone, whatever their number.
+    """
+
+    def forward(self, mix_magnitude: Tensor) -> Tensor:
+        """Masks for a magnitude spectrogram.
+
+        Args:
+            mix_magnitude: ``(batch, frames, bins, channels)``, the song's largest value scaled to 1.
+
+        Returns:
+            ``(batch, frames, bins, channels, sources)``, each in [0, 1].
+        """
+        batch, frames, bins, channels = mix_magnitude.shape
+        magnitude = mix_magnitude.permute(0, 3, 2, 1).reshape(-1, self.in_channels, bins, frames)
+        masks = super().forward(magnitude).reshape(batch, -1, len(self.sources), bins, frames)
+        return masks.permute(0, 4, 3, 1, 2).expand(-1, -1, -1, channels, -1)
+
+
+def build_unet_mask_inference(
+    sources: Sequence[str] = ("vocals",),
+    in_channels: int = 1,
+    channels: int = 16,
+    bottleneck: str | None = None,
+    mix_key: str = "mix_magnitude",
+) -> dict[str, Any]:
+    """A configuration for ``nussl.ml.SeparationModel``, in the manner of nussl's own builders.
+
+    Args:
+        sources: what to estimate; put in alphabetical order, as nussl's transforms have the magnitudes.
+        in_channels, channels, bottleneck: see `svs_unet_plugin.UNet`.
+        mix_key: the input's name among the items of a dataset.
+
+    Returns:
+        A model of it takes ``mix_key: (batch, frames, bins, channels)`` and returns ``mask`` and
+        ``estimates``, which is mask × mixture, both ``(batch, frames, bins, channels, sources)``.
+
+    Example:
+        >>> model = nussl.ml.SeparationModel(build_unet_mask_inference())
+        >>> model({"mix_magnitude": torch.rand(1, 128, 513, 2)})["estimates"].shape
+        torch.Size([1, 128, 513, 2, 1])
+    """
+    arguments = {
+        "sources": sorted(sources),
+        "in_channels": in_channels,
+        "channels": channels,
+        "bottleneck": bottleneck,
+    }
+    return {
+        "name": "UNetMaskInference",
+        "modules": {
+            mix_key: {},
+            "mask": {"class": "UNet", "args": arguments},
+            "estimates": {"class": "Mask"},
+        },
+        "connections": [["mask", [mix_key]], ["estimates", ["mask", mix_key]]],
+        "output": ["estimates", "mask"],
+    }
+
+
+def save(
+    model: torch.nn.Module,
+    path: str | os.PathLike[str],
+    *,
+    train_data: Any = None,
+    val_data: Any = None,
+    trainer: Any = None,
+    stft: STFT | None = None,
+) -> str:
+    """Save a ``nussl.ml.SeparationModel`` with all that it takes to use it, whole or not at all.
+
+    What is written opens again in ``nussl.separation.deep.DeepMaskEstimation``, `UNetSeparation` and
+    `svs_unet_plugin.Separator`, in a process that knows nothing else.
+
+    Args:
+        model: with a `UNet` in it.
+        train_data, val_data: nussl datasets, or loaders of them, whose description is kept as well.
+        trainer: an ignite engine, whose epoch and losses are kept as well.
+        stft: the transform that the model was made for, if no ``train_data`` tells it; by default the
+            paper's.
+
+    Returns:
+        The path.
+    """
+    metadata: dict[str, Any] = {}
+    if train_data is None:
+        stft = stft or STFT()
+        metadata = {
+            "sample_rate": stft.sample_rate,
+            "num_channels": 1,
+            "stft_params": stft_params(stft),
+            "train_dataset": {"transforms": inference_transform(stft)},
+        }
+    with whole_file(path) as beside:
+        model.save(  # type: ignore[operator]
+            str(beside), metadata, getattr(train_data, "dataset", train_data),
+            getattr(val_data, "dataset", val_data), trainer,
+        )
+    return os.fspath(path)

@@ -1,0 +1,137 @@
+"""What stands between nussl's audio and the network: 8192 Hz, magnitudes, and one scale a song."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from svs_unet_plugin.nussl import compat
+from svs_unet_plugin.stft import STFT
+
+nussl = compat.import_nussl()
+tfm = nussl.datasets.transforms
+
+Data = dict[str, Any]
+"""An item of a nussl dataset on its way: ``mix``, ``sources``, and what transforms add."""
+
+
+class SelectSources:
+    """Leaves only the sources that a network is to estimate.
+
+    Sources of one label (``vocals::0`` and ``vocals::1`` of a scaper mixture) are added up, and
+    ``accompaniment``, where no source has that label, is the sum of all but the vocals.
+
+    Args:
+        names: labels such as ``["vocals"]``.
+
+    Raises:
+        TransformException: when called on sources of which none has one of the labels.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = sorted(names)
+
+    def __call__(self, data: Data) -> Data:
+        if "sources" not in data:
+            return data
+        labelled = [(key.split("::")[0], source) for key, source in data["sources"].items()]
+        labels = {label for label, _ in labelled}
+        chosen = {}
+        for name in self.names:
+            parts = [source for label, source in labelled if label == name]
+            if name == "accompaniment" and name not in labels:
+                parts = [source for label, source in labelled if label != "vocals"]
+            if not parts:
+                raise tfm.TransformException(f"no source is called {name!r}; there are {sorted(labels)}")
+            chosen[name] = sum(parts[1:], parts[0])
+        data["sources"] = chosen
+        return data
+
+    def __repr__(self) -> str:
+        return f"SelectSources(names={self.names})"
+
+
+class ToSampleRate:
+    """Brings the mixture and the sources to a sample rate, whatever rate they have.
+
+    Args:
+        sample_rate: in Hz, ≥ 1.
+    """
+
+    def __init__(self, sample_rate: int = STFT.sample_rate) -> None:
+        if sample_rate < 1:
+            raise ValueError(f"sample_rate must be at least 1 Hz, got {sample_rate}")
+        self.sample_rate = sample_rate
+
+    def __call__(self, data: Data) -> Data:
+        for signal in (data["mix"], *data.get("sources", {}).values()):
+            if signal.sample_rate != self.sample_rate:
+                signal.resample(self.sample_rate)
+        return data
+
+    def __repr__(self) -> str:
+        return f"ToSampleRate(sample_rate={self.sample_rate})"
+
+
+class NormalizeMagnitude:
+    """Divides the magnitudes of mixture and sources by the song's largest of the mixture.
+
+    It belongs before any excerpt is cut, so that the scale is the song's. Silence stays silence.
+    """
+
+    def __call__(self, data: Data) -> Data:
+        peak = data["mix_magnitude"].max()
+        if peak > 0:
+            for key in ("mix_magnitude", "source_magnitudes"):
+                if key in data:
+                    data[key] = data[key] / peak
+        return data
+
+    def __repr__(self) -> str:
+        return "NormalizeMagnitude()"
+
+
+compat.allow(SelectSources, ToSampleRate, NormalizeMagnitude)
+
+
+def stft_params(stft: STFT | None = None) -> Any:
+    """nussl's ``STFTParams`` of a transform, by default the paper's: window 1024, hop 768, Hann."""
+    stft = stft or STFT()
+    return nussl.STFTParams(stft.window_length, stft.hop_length, "hann")
+
+
+def training_transform(
+    sources: Sequence[str] = ("vocals",),
+    excerpt_frames: int | None = 128,
+    cache: str | os.PathLike[str] | None = None,
+    stft: STFT | None = None,
+) -> Any:
+    """The ``Compose`` for a training or validation dataset, whose ``stft_params`` are `stft_params`.
+
+    Args:
+        sources: what the network estimates.
+        excerpt_frames: length of the random excerpts, 128 in the paper; None for whole songs.
+        cache: a folder for the magnitudes of whole songs, so that only the first epoch computes them.
+        stft: for its sample rate.
+    """
+    steps = [SelectSources(sources), *_steps(stft)]
+    if cache is not None:
+        steps.append(tfm.Cache(os.fspath(cache)))
+    if excerpt_frames is not None:
+        steps.append(tfm.GetExcerpt(excerpt_frames))
+    return tfm.Compose(steps)
+
+
+def inference_transform(stft: STFT | None = None) -> Any:
+    """The ``Compose`` that a saved model needs to be used on a mixture."""
+    return tfm.Compose(_steps(stft))
+
+
+def _steps(stft: STFT | None) -> list[Any]:
+    return [
+        ToSampleRate((stft or STFT()).sample_rate),
+        tfm.MagnitudeSpectrumApproximation(),
+        NormalizeMagnitude(),
+        tfm.ToSeparationModel(),
+    ]
