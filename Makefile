@@ -4,7 +4,7 @@
 #
 # Variables: PYTHON=python3.12      the interpreter that .venv is made with, if there is no .venv yet
 #            SONG="my song.mp3"     a song for the demo to separate
-#            MINUTES=0.5            how long the demo may train
+#            STEPS=80               how long the demo trains, in steps of which 360 are the default
 #            DEMO_ARGS="..."        anything else for recipes/demo/run.py
 
 VENV := .venv
@@ -12,8 +12,8 @@ PY := $(VENV)/bin/python
 # Exists only after everything has been installed.
 STAMP := $(VENV)/installed
 
-# PYTHON, SONG and MINUTES reach the commands as environment variables, so that spaces and quotes survive.
-export PYTHON SONG MINUTES
+# PYTHON, SONG and STEPS reach the commands as environment variables, so that spaces and quotes survive.
+export PYTHON SONG STEPS
 
 .PHONY: venv test demo lint clean
 
@@ -27,7 +27,7 @@ test: venv
 	$(PY) -m pytest
 
 demo: venv
-	$(PY) recipes/demo/run.py $${SONG:+--song "$$SONG"} $${MINUTES:+--minutes "$$MINUTES"} $(DEMO_ARGS)
+	$(PY) recipes/demo/run.py $${SONG:+--song "$$SONG"} $${STEPS:+--steps "$$STEPS"} $(DEMO_ARGS)
 
 lint: venv
 	$(PY) -m ruff check .

@@ -45,7 +45,7 @@ EXTRAS = {
     "gradio": ["gradio>=5,<7"],
     "recipes": [
         "matplotlib>=3.8",
-        "mir_eval>=0.8",
+        "mir_eval>=0.8,<0.9",
         "musdb>=0.4.3",
         "museval>=0.4.1",
         "pandas>=2.2",

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TIME_LIMIT = 15 * 60  # seconds for one block
 SHELLS = {"bash", "sh", "shell", "console"}
 # .ci/run runs these before it comes here.
-ALREADY_RUN = re.compile(r"make (venv|test|lint|demo)( MINUTES=\S+)?\s*(#.*)?")
+ALREADY_RUN = re.compile(r"make (venv|test|lint|demo)( STEPS=\S+)?\s*(#.*)?")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are cleared away
     try:
         options.run(options)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ModuleNotFoundError) as error:
         if options.traceback:
             raise
         print(f"svs-unet: {_sentence(error)}", file=sys.stderr)
@@ -35,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, ModuleNotFoundError):
+        return f"this needs the package {error.name}: pip install 'svs_unet_plugin[all]'"
     return str(error)
 
 

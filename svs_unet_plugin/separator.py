@@ -143,8 +143,9 @@ class Separator:
         try:
             with (
                 audio_io.wav_writers(paths.values(), file.sample_rate, file.channels, samples) as writers,
-                tqdm(total=samples, desc=file.path.name, unit="sample", unit_scale=True, disable=not progress)
-                as bar,
+                tqdm(
+                    total=samples, desc=file.path.name, unit="sample", unit_scale=True, disable=not progress
+                ) as bar,
             ):
                 for block in self._stems(file.blocks, file.channels, file.sample_rate):
                     for write, stem in zip(writers, block, strict=True):

@@ -1,7 +1,7 @@
 """The U-Net mask estimator of Jansson et al. and nothing else: magnitudes in, masks out.
 
-    A. Jansson, E. Humphrey, N. Montecchio, R. Bittner, A. Kumar, T. Weyde: "Singing voice separation
-    with deep U-Net convolutional networks", ISMIR 2017.
+A. Jansson, E. Humphrey, N. Montecchio, R. Bittner, A. Kumar, T. Weyde: "Singing voice separation
+with deep U-Net convolutional networks", ISMIR 2017.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
 
 class UNet(nn.Module):
     """Estimates one mask a source from the magnitude spectrogram of a mixture.

@@ -14,7 +14,8 @@ from svs_unet_plugin import UNet, audio
 def _make_network(**arguments: object) -> UNet:
     torch.manual_seed(0)
     network = UNet(**{"channels": 4, **arguments})  # type: ignore[arg-type]
-    network.train()(torch.rand(4, network.in_channels, 513, 64))  # sets the statistics of the normalisation
+    magnitudes = torch.rand(4, network.in_channels, 513, 64) ** 8  # mostly small, as those of music are
+    network.train()(magnitudes)  # sets the statistics of the normalisation
     with torch.no_grad():
         network.decoder[-1].weight *= 20
     return network.eval()

@@ -24,7 +24,9 @@ def noise(channels: int = 2, samples: int = 30_000) -> np.ndarray:
         ("a.mp3", None, 1),
     ],
 )
-def test_reads_what_libsndfile_knows(tmp_path: Path, name: str, subtype: str | None, tolerance: float) -> None:
+def test_reads_what_libsndfile_knows(
+    tmp_path: Path, name: str, subtype: str | None, tolerance: float
+) -> None:
     written = noise()
     soundfile.write(tmp_path / name, written.T, 44_100, subtype=subtype)
     read, sample_rate = audio.read(tmp_path / name)

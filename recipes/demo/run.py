@@ -9,13 +9,14 @@ import argparse
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 import svs_unet_plugin.nussl as svs
-from svs_unet_plugin import STFT, Separator, audio
+from svs_unet_plugin import Separator, audio
 from svs_unet_plugin.data.demo import make_corpus
 from svs_unet_plugin.evaluation.scores import bss_eval_v4, ideal_ratio_mask
 from svs_unet_plugin.nussl import nussl
@@ -64,7 +65,7 @@ def main() -> None:
 def train(corpus: Path, run: Path, steps: int) -> Path:
     """Train a U-Net on the corpus; return its best checkpoint."""
 
-    def dataset(part: str, items: slice, excerpt_frames: int | None) -> nussl.datasets.BaseDataset:
+    def dataset(part: str, items: slice, excerpt_frames: int | None) -> Any:
         transform = svs.training_transform(excerpt_frames=excerpt_frames, cache=run / "cache" / part)
         data = nussl.datasets.MUSDB18(
             str(corpus), is_wav=True, subsets=["train"], transform=transform, stft_params=svs.stft_params()
@@ -74,7 +75,11 @@ def train(corpus: Path, run: Path, steps: int) -> Path:
         return data
 
     settings = svs.TrainSettings(
-        epochs=steps // EPOCH_STEPS, epoch_steps=EPOCH_STEPS, schedule="one-cycle", learning_rate=2e-3, seed=SEED
+        epochs=steps // EPOCH_STEPS,
+        epoch_steps=EPOCH_STEPS,
+        schedule="one-cycle",
+        learning_rate=2e-3,
+        seed=SEED,
     )
     nussl.utils.seed(SEED)
     return svs.train(
@@ -88,12 +93,11 @@ def train(corpus: Path, run: Path, steps: int) -> Path:
 
 def table(tracks: list[Path], checkpoint: Path) -> str:
     """A Markdown table of median scores over the tracks."""
-    rate = Separator(checkpoint, device="cpu").stft.sample_rate
     with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
         scored = pool.map(partial(score, checkpoint=checkpoint), tracks)
         results = list(tqdm(scored, total=len(tracks), unit="track"))
     lines = [
-        f"museval's BSS Eval v4 at {rate} Hz: SDR / SIR / SAR in dB, medians of {len(tracks)} made-up songs",
+        f"museval's BSS Eval v4: SDR / SIR / SAR in dB, medians of {len(tracks)} made-up songs\n",
         "| | vocals | accompaniment |\n|---|---|---|",
     ]
     for i, system in enumerate(SYSTEMS):
@@ -104,7 +108,7 @@ def table(tracks: list[Path], checkpoint: Path) -> str:
 
 
 def score(track: Path, checkpoint: Path) -> np.ndarray:
-    """SDR, SIR and SAR of a track ``(systems, scores, sources)``, at the network's rate."""
+    """SDR, SIR and SAR of a track by each of `SYSTEMS`, ``(systems, scores, sources)``."""
     separator = Separator(checkpoint, device="cpu")
     mixture, sample_rate = audio.read(track / "mixture.wav")
     vocals, _ = audio.read(track / "vocals.wav")
@@ -115,9 +119,7 @@ def score(track: Path, checkpoint: Path) -> np.ndarray:
         np.stack([stems[source] for source in SOURCES]),
         ideal_ratio_mask(references, sample_rate, separator.stft),
     )
-    rate = separator.stft.sample_rate
-    low_references = audio.resample(references, sample_rate, rate)
-    scores = (bss_eval_v4(low_references, audio.resample(estimates, sample_rate, rate), rate) for estimates in systems)
+    scores = (bss_eval_v4(references, estimates, sample_rate) for estimates in systems)
     return np.array([(each.sdr, each.sir, each.sar) for each in scores])
 
 

@@ -115,7 +115,10 @@ def save(
         }
     with whole_file(path) as beside:
         model.save(  # type: ignore[operator]
-            str(beside), metadata, getattr(train_data, "dataset", train_data),
-            getattr(val_data, "dataset", val_data), trainer,
+            str(beside),
+            metadata,
+            getattr(train_data, "dataset", train_data),
+            getattr(val_data, "dataset", val_data),
+            trainer,
         )
     return os.fspath(path)

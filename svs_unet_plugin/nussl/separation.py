@@ -15,7 +15,7 @@ from svs_unet_plugin.unet import UNet
 nussl = compat.import_nussl()
 
 
-class UNetSeparation(nussl.separation.SeparationBase):
+class UNetSeparation(nussl.separation.SeparationBase):  # type: ignore[name-defined]
     """Separates a mixture into vocals and accompaniment, at its own rate, length and channels.
 
     Unlike ``DeepMaskEstimation`` it takes any mixture from one sample up, in memory that does not grow

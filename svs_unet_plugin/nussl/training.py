@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -133,7 +135,7 @@ def train(
             scheduler.step()
 
     @trainer.on(Events.EPOCH_COMPLETED)
-    def validate_and_checkpoint(engine: Engine) -> None:
+    def validate_and_checkpoint(engine: Any) -> None:
         engine.fire_event(nussl.ml.train.ValidationEvents.VALIDATION_STARTED)
         validator.run(val_loader)
         history = engine.state.epoch_history
@@ -161,8 +163,8 @@ def train(
     nussl.ml.train.add_tensorboard_handler(str(Path(out) / "tensorboard"), trainer)
     if progress:
         nussl.ml.train.add_progress_bar_handler(trainer, validator)
-    mixed = settings.mixed_precision
-    with _autocast(model, device, enabled=device != "cpu" if mixed is None else mixed):
+    mixed = device != "cpu" if settings.mixed_precision is None else settings.mixed_precision
+    with _mixed_precision(model, device) if mixed else nullcontext():
         if not run.finished():
             trainer.run(train_loader, max_epochs=settings.epochs)
     return checkpoints / "best.model.pth"
@@ -202,12 +204,12 @@ class _Run:
             )
 
         @trainer.on(Events.STARTED)
-        def go_on(engine: Engine) -> None:  # after nussl's own handler, which empties the history
+        def go_on(engine: Any) -> None:  # after nussl's own handler, which empties the history
             engine.state.epoch_history = self.history
             if self.random is not None:
                 _set_random_states(self.random)
 
-    def save(self, engine: Engine) -> None:
+    def save(self, engine: Any) -> None:
         content = {
             "settings": asdict(self.settings),
             "model": self.model.state_dict(),
@@ -234,10 +236,11 @@ def _best(losses: list[float]) -> int:
 
 def _random_states() -> dict[str, Any]:
     version, keys, gauss = random.getstate()
-    name, numpy_keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 (nussl uses it)
+    # nussl uses numpy's global generator, too.
+    name, numpy_keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
     return {
         "python": [version, list(keys), gauss],
-        "numpy": [name, torch.from_numpy(numpy_keys.astype(np.int64)), position, has_gauss, cached],
+        "numpy": [name, torch.from_numpy(np.asarray(numpy_keys).astype(np.int64)), *rest],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all(),
     }
@@ -261,27 +264,21 @@ def _scheduler(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> Any
     return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
 
 
-class _autocast:
-    """While it lasts, a model's forward pass runs in bfloat16, and what it returns is float32 again."""
+@contextmanager
+def _mixed_precision(model: nn.Module, device: str) -> Iterator[None]:
+    """While it lasts, the model's forward pass runs in bfloat16; what it returns is float32 again."""
+    forward = model.forward
 
-    def __init__(self, model: nn.Module, device: str, enabled: bool) -> None:
-        self.model, self.device, self.enabled = model, device, enabled
+    def mixed(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        with torch.autocast(device, torch.bfloat16):
+            output = forward(*args, **kwargs)
+        return {key: value.float() for key, value in output.items()}
 
-    def __enter__(self) -> None:
-        if not self.enabled:
-            return
-        forward = self.model.forward
-
-        def mixed(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-            with torch.autocast(self.device, torch.bfloat16):
-                output = forward(*args, **kwargs)
-            return {key: value.float() for key, value in output.items()}
-
-        self.model.forward = mixed  # type: ignore[method-assign]
-
-    def __exit__(self, *_: object) -> None:
-        if self.enabled:
-            del self.model.forward
+    model.forward = mixed
+    try:
+        yield
+    finally:
+        del model.forward
 
 
 def _fill_caches(*datasets: Any) -> None:

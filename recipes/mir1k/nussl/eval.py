@@ -41,8 +41,8 @@ def main() -> None:
         cells = []
         for source in SOURCES:
             chosen = [row for row in rows if row["system"] == system and row["source"] == source]
-            weights = [row["samples"] for row in chosen]
-            means = (np.average([row[key] for row in chosen], weights=weights) for key in ("nsdr", "sir", "sar"))
+            values = np.array([(row["nsdr"], row["sir"], row["sar"]) for row in chosen])
+            means = np.average(values, axis=0, weights=[row["samples"] for row in chosen])
             cells.append(" / ".join(f"{mean:.2f}" for mean in means))
         print(f"| {system} | {' | '.join(cells)} |")
 

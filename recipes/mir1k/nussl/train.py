@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -28,7 +29,7 @@ def main() -> None:
     conf = yaml.safe_load(options.conf.read_text())
     stft = STFT(hop_length=conf["hop_length"])
 
-    def dataset(part: str, excerpt_frames: int | None) -> nussl.datasets.BaseDataset:
+    def dataset(part: str, excerpt_frames: int | None) -> Any:
         transform = svs.training_transform(
             excerpt_frames=excerpt_frames, cache=options.out / "cache" / part, stft=stft
         )

@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from svs_unet_plugin import audio
+from svs_unet_plugin.cli import main
+from svs_unet_plugin.data import mir1k
+
+CLIPS = ("abjones_1_01.flac", "amy_3_02.wav", "stool_2_10.wav")
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    for number, name in enumerate(CLIPS):
+        samples = np.random.default_rng(number).integers(-9000, 9000, (8000, 2)).astype(np.int16)
+        soundfile.write(folder / name, samples, 16_000)
+    return folder
+
+
+def test_sorts_clips_for_nussl(clips: Path, tmp_path: Path) -> None:
+    from svs_unet_plugin.nussl import nussl
+
+    assert main(["data", "mir1k", str(clips), str(tmp_path / "out")]) == 0
+    train = nussl.datasets.MixSourceFolder(str(tmp_path / "out" / "train"))
+    assert train.items == ["abjones_1_01.wav", "amy_3_02.wav"]
+    samples, _ = soundfile.read(clips / CLIPS[0])
+    item = train[0]
+    assert item["mix"].sample_rate == 16_000
+    np.testing.assert_allclose(item["mix"].audio_data[0], samples.mean(axis=1), atol=1e-7)
+    np.testing.assert_allclose(item["sources"]["accompaniment"].audio_data[0], samples[:, 0] / 2, atol=1e-7)
+    np.testing.assert_allclose(item["sources"]["vocals"].audio_data[0], samples[:, 1] / 2, atol=1e-7)
+    assert [path.name for path in (tmp_path / "out" / "test" / "mix").iterdir()] == ["stool_2_10.wav"]
+
+
+def test_goes_on_where_it_was_stopped(clips: Path, tmp_path: Path) -> None:
+    mir1k.prepare(clips, tmp_path / "out")
+    kept, lost = (tmp_path / "out" / "train" / "mix" / f"{name}.wav" for name in ("abjones_1_01", "amy_3_02"))
+    before, whole = kept.stat().st_mtime_ns, audio.read(lost)[0]
+    lost.unlink()
+    mir1k.prepare(clips, tmp_path / "out")
+    assert kept.stat().st_mtime_ns == before
+    np.testing.assert_array_equal(audio.read(lost)[0], whole)
+
+
+def test_bad_folders(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="holds no clips of MIR-1K"):
+        mir1k.prepare(tmp_path, tmp_path / "out")
+    soundfile.write(clips / "abjones_1_02.wav", np.zeros(10), 16_000)
+    with pytest.raises(ValueError, match=r"abjones_1_02\.wav has 1 channels"):
+        mir1k.prepare(clips, tmp_path / "out")

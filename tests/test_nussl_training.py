@@ -1,0 +1,179 @@
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import svs_unet_plugin.nussl as svs
+from svs_unet_plugin import Separator, audio
+from svs_unet_plugin.nussl import nussl
+
+SETTINGS = svs.TrainSettings(epochs=3, epoch_steps=2, batch_size=2, schedule="one-cycle", learning_rate=0.01)
+
+
+@pytest.fixture(scope="module")
+def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four songs in which the vocals are noise above 2 kHz, and the accompaniment noise below."""
+    folder = tmp_path_factory.mktemp("songs")
+    generator = np.random.default_rng(0)
+    for name in ("mix", "vocals", "accompaniment"):
+        (folder / name).mkdir()
+    for number in range(4):
+        low, high = np.fft.rfft(generator.standard_normal((2, 60_000)))
+        low[15_000:], high[:15_000] = 0, 0
+        stems = {"accompaniment": np.fft.irfft(low) / 10, "vocals": np.fft.irfft(high) / 10}
+        stems["mix"] = stems["accompaniment"] + stems["vocals"]
+        for name, samples in stems.items():
+            with audio.wav_writers([folder / name / f"{number}.wav"], 8192, 1, 60_000) as (write,):
+                write(samples[None].astype(np.float32))
+    return folder
+
+
+def train(songs: Path, out: Path, settings: svs.TrainSettings = SETTINGS, **options: Any) -> Path:
+    def dataset(part: str, excerpt_frames: int | None) -> Any:
+        return nussl.datasets.MixSourceFolder(
+            str(songs),
+            stft_params=svs.stft_params(),
+            transform=svs.training_transform(excerpt_frames=excerpt_frames, cache=out / "cache" / part),
+        )
+
+    nussl.utils.seed(0)
+    model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(channels=2))
+    data, validation = dataset("train", 64), dataset("valid", None)
+    return svs.train(model, data, validation, out, settings, device="cpu", progress=False, **options)
+
+
+def state(out: Path) -> dict:
+    return torch.load(out / "checkpoints" / "latest.state.pth", weights_only=True)
+
+
+def assert_same_state(one: dict, other: dict) -> None:
+    assert one["history"] == other["history"]
+    for name, value in one["model"].items():
+        assert torch.equal(value, other["model"][name]), name
+    torch.testing.assert_close(one["optimizer"], other["optimizer"], rtol=0, atol=0)
+    assert torch.equal(one["random"]["torch"], other["random"]["torch"])
+    assert one["random"]["python"] == other["random"]["python"]
+
+
+def test_learns_to_separate(songs: Path, tmp_path: Path) -> None:
+    settings = replace(SETTINGS, epochs=6, epoch_steps=10, batch_size=4)
+    best = train(songs, tmp_path, settings)
+    history = state(tmp_path)["history"]
+    assert history["validation/loss"][-1] < 0.5 * history["validation/loss"][0]
+    mixture, _ = audio.read(songs / "mix" / "0.wav")
+    vocals, _ = audio.read(songs / "vocals" / "0.wav")
+    error = Separator(best).separate(mixture, 8192)["vocals"] - vocals
+    # The sources are equally loud, so that a mask of 1/2 everywhere reaches 3 dB.
+    assert 10 * np.log10((vocals**2).mean() / (error**2).mean()) > 6
+
+
+def test_what_a_run_leaves_behind(songs: Path, tmp_path: Path) -> None:
+    best = train(songs, tmp_path)
+    assert best == tmp_path / "checkpoints" / "best.model.pth"
+    assert {path.name for path in best.parent.iterdir()} == {
+        "best.model.pth", "latest.model.pth", "latest.state.pth",
+    }  # fmt: skip
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert list((tmp_path / "tensorboard").glob("events*"))
+    _, metadata = nussl.ml.SeparationModel.load(str(best.parent / "latest.model.pth"))
+    assert metadata["trainer.state_dict"]["epoch"] == 3
+    history = metadata["trainer.state.epoch_history"]
+    assert history == state(tmp_path)["history"] and len(history["validation/loss"]) == 3
+    # One-cycle: the rate begins at 1/25 of its height, and ends below.
+    assert max(history["learning_rate"]) > 3 * history["learning_rate"][-1]
+
+
+SCRIPT = """
+import sys, pathlib
+sys.path.insert(0, sys.argv[1])
+from test_nussl_training import SETTINGS, replace, train
+train(pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), replace(SETTINGS, epochs=8))
+"""
+
+
+def test_goes_on_exactly_after_kill_9(songs: Path, tmp_path: Path) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    settings = replace(SETTINGS, epochs=8)
+    train(songs, whole, settings)
+    command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(songs), str(killed)]
+    process = subprocess.Popen(command)
+    while not (killed / "checkpoints" / "latest.state.pth").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = len(state(killed)["history"]["train/loss"])
+    assert 1 <= done < 8
+    train(songs, killed, settings)
+    assert_same_state(state(killed), state(whole))
+    # And once it has come to its end, there is nothing more to do.
+    before = (killed / "checkpoints" / "latest.state.pth").stat().st_mtime_ns
+    train(songs, killed, settings)
+    assert (killed / "checkpoints" / "latest.state.pth").stat().st_mtime_ns == before
+
+
+def test_the_seed_decides(songs: Path, tmp_path: Path) -> None:
+    for name, seed in (("one", 0), ("same", 0), ("other", 1)):
+        train(songs, tmp_path / name, replace(SETTINGS, seed=seed))
+    assert_same_state(state(tmp_path / "one"), state(tmp_path / "same"))
+    assert state(tmp_path / "one")["history"] != state(tmp_path / "other")["history"]
+
+
+def test_another_run_is_not_mixed_up_with_it(songs: Path, tmp_path: Path) -> None:
+    train(songs, tmp_path)
+    with pytest.raises(ValueError, match="holds a run with another learning_rate and seed"):
+        train(songs, tmp_path, replace(SETTINGS, learning_rate=0.02, seed=7))
+
+
+def test_stops_when_nothing_gets_better(songs: Path, tmp_path: Path) -> None:
+    # Hardly a learning rate: the loss only follows the statistics of the normalisation, up and down.
+    settings = replace(SETTINGS, epochs=50, schedule="plateau", patience=2, learning_rate=1e-7)
+    train(songs, tmp_path, settings)
+    validation = state(tmp_path)["history"]["validation/loss"]
+    assert len(validation) < 50 and min(validation) == validation[-4] and len(validation) >= 4
+    assert min(state(tmp_path)["history"]["learning_rate"]) < 1e-7
+
+
+def test_gradients_are_clipped(songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    norms = []
+    step = torch.optim.Adam.step
+
+    def recorded(self: Any, *args: Any) -> Any:
+        gradients = [p.grad.flatten() for group in self.param_groups for p in group["params"]]
+        norms.append(float(torch.cat(gradients).norm()))
+        return step(self, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", recorded)
+    train(songs, tmp_path / "free", replace(SETTINGS, max_norm=None))
+    free, limit = list(norms), min(norms) / 2
+    norms.clear()
+    train(songs, tmp_path / "clipped", replace(SETTINGS, max_norm=limit))
+    assert len(norms) == len(free) == 6
+    np.testing.assert_allclose(norms, limit, rtol=1e-3)
+
+
+def test_mixed_precision(songs: Path, tmp_path: Path) -> None:
+    for mixed in (False, True):
+        train(songs, tmp_path / str(mixed), replace(SETTINGS, mixed_precision=mixed))
+    exact, rounded = (np.array(state(tmp_path / name)["history"]["train/loss"]) for name in ("False", "True"))
+    assert not np.array_equal(exact, rounded)
+    # bfloat16 has 8 bits: the loss differs, but by no more than a few of its last places.
+    np.testing.assert_allclose(rounded, exact, rtol=0.05)
+
+
+def test_reads_data_in_other_processes(songs: Path, tmp_path: Path) -> None:
+    train(songs, tmp_path, workers=2)
+    assert len(state(tmp_path)["history"]["train/loss"]) == 3
+
+
+@pytest.mark.parametrize("change", [{"epochs": 0}, {"batch_size": 0}, {"schedule": "cosine"}])
+def test_bad_settings(change: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        replace(SETTINGS, **change)
