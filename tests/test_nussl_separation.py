@@ -55,3 +55,23 @@ def test_another_mixture_through_the_same_object(network: UNet, song: np.ndarray
 def test_bad_mask_type(network: UNet) -> None:
     with pytest.raises(ValueError, match="'soft' or 'binary', got 'hard'"):
         UNetSeparation(signal(np.zeros((1, 9))), network, mask_type="hard")
+
+
+def test_a_page_to_try_it_on(
+    checkpoint_path: Path, song: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """interact() opens a page; a song uploaded there comes back as two players."""
+    import gradio_client
+    import soundfile
+
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
+    soundfile.write(tmp_path / "song.wav", song.T, 44_100)
+    separator = UNetSeparation(signal(np.zeros((1, 9))), checkpoint_path)
+    page = build_interface(separator)
+    page.launch(prevent_thread_lock=True, server_name="127.0.0.1", quiet=True)
+    try:
+        client = gradio_client.Client(page.local_url, verbose=False)
+        answer = client.predict(gradio_client.handle_file(tmp_path / "song.wav"), api_name="/separate")
+    finally:
+        page.close()
+    print(answer)

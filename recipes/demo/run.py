@@ -6,6 +6,7 @@ The songs are made up, and so the scores only check that the system learns; see 
 from __future__ import annotations
 
 import argparse
+import shutil
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from svs_unet_plugin.nussl import nussl
 
 SOURCES = ("vocals", "accompaniment")
 SEED = 0
+TRACKS = 30
 VALIDATION_TRACKS = 3
 EPOCH_STEPS = 40
 SYSTEMS = ("mixture, untouched", "U-Net", "ideal ratio mask")
@@ -33,7 +35,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("exp/demo"), help="default: exp/demo")
     parser.add_argument("--song", type=Path, help="a song to separate; default: the one in stempeg")
     parser.add_argument("--steps", type=int, default=360, help="of training, a multiple of 40 (default 360)")
-    parser.add_argument("--tracks", type=int, default=30, help="of the corpus (default 30)")
     options = parser.parse_args()
     if options.steps < EPOCH_STEPS or options.steps % EPOCH_STEPS:
         parser.error(f"--steps must be a multiple of {EPOCH_STEPS}, got {options.steps}")
@@ -44,11 +45,11 @@ def main() -> None:
         parser.error(str(error))
 
     print("1. Songs, made up", flush=True)
-    corpus = options.out / f"corpus-{options.tracks}"
-    make_corpus(corpus, options.tracks, seconds=20, seed=SEED)
+    corpus = options.out / "corpus"
+    make_corpus(corpus, TRACKS, seconds=20, seed=SEED)
 
     print("2. Training", flush=True)
-    run = options.out / f"train-{options.tracks}-tracks-{options.steps}-steps"
+    run = options.out / f"train-{options.steps}-steps"
     checkpoint = train(corpus, run, options.steps)
 
     print("3. Scores", flush=True)
@@ -58,7 +59,10 @@ def main() -> None:
     print(f"4. {song}", flush=True)
     name = song.name.partition(".")[0]
     stems = Separator(checkpoint).separate_file(song, options.out / "separated" / name, progress=True)
-    for path in (run / "loss.png", checkpoint, *stems.values()):
+    weights = options.out / "vocals.pth"
+    with audio.whole_file(weights) as beside:
+        shutil.copyfile(checkpoint, beside)
+    for path in (run / "loss.png", weights, *stems.values()):
         print(path)
 
 
