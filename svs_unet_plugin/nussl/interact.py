@@ -72,7 +72,8 @@ def separate(separator: Any, path: str, add_residual: bool = False) -> dict[str,
 
     mixture = AudioSignal(path)
     estimates = separator(audio_signal=mixture)
-    named = {f"Estimate {i}": estimate for i, estimate in enumerate(estimates)}
+    names = separator.metadata.get("sources") or [f"Estimate {i}" for i in range(len(estimates))]
+    named = {str(name).capitalize(): estimate for name, estimate in zip(names, estimates, strict=True)}
     if add_residual:
         first = estimates[0]
         if mixture.sample_rate != first.sample_rate:  # a deep model answers at its own rate
