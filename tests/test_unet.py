@@ -119,6 +119,7 @@ def test_no_frame_beyond_the_reach_matters(network: UNet) -> None:
     assert moved.max() - moved.min() > 64  # and it does see beyond one column of its grid
 
 
+@pytest.mark.filterwarnings("ignore")  # traces are of one length, and say so
 @pytest.mark.parametrize("bottleneck", [None, "blstm"])
 def test_torchscript_and_export(bottleneck: str | None) -> None:
     network = UNet(channels=2, bottleneck=bottleneck).eval()
