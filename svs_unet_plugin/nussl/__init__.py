@@ -6,6 +6,7 @@
 
 from svs_unet_plugin.nussl import compat
 from svs_unet_plugin.nussl.model import UNet, build_unet_mask_inference, save
+from svs_unet_plugin.nussl.remix import Remix
 from svs_unet_plugin.nussl.separation import UNetSeparation
 from svs_unet_plugin.nussl.training import TrainSettings, train
 from svs_unet_plugin.nussl.transforms import (
@@ -26,6 +27,7 @@ for _transform in (SelectSources, ToSampleRate, NormalizeMagnitude):
 
 __all__ = [
     "NormalizeMagnitude",
+    "Remix",
     "SelectSources",
     "ToSampleRate",
     "TrainSettings",

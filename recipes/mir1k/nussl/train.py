@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT
+from svs_unet_plugin.data.demo import make_corpus
 from svs_unet_plugin.nussl import nussl
 
 VALIDATION_SONGS = ("abjones_5", "amy_9")
@@ -22,6 +24,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that `svs-unet data mir1k` wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of this run; goes on if it was begun")
     parser.add_argument("--conf", type=Path, default=Path(__file__).parent / "local" / "conf.yml")
+    parser.add_argument("--workers", type=int, default=0, help="processes that read data (default 0)")
     options = parser.parse_args()
 
     options.out.mkdir(parents=True, exist_ok=True)
@@ -29,25 +32,32 @@ def main() -> None:
     conf = yaml.safe_load(options.conf.read_text())
     stft = STFT(hop_length=conf["hop_length"])
 
-    def dataset(part: str, excerpt_frames: int | None) -> Any:
-        transform = svs.training_transform(
-            excerpt_frames=excerpt_frames, cache=options.out / "cache" / part, stft=stft
-        )
-        data = nussl.datasets.MixSourceFolder(
-            str(options.data / "train"), stft_params=svs.stft_params(stft), transform=transform
-        )
-        held_back = part == "valid"
+    def clips(part: str, held_back: bool, **arguments: Any) -> Any:
+        data = nussl.datasets.MixSourceFolder(str(options.data / part), **arguments)
         data.items = [item for item in data.items if item.startswith(VALIDATION_SONGS) == held_back]
-        data.cache_populated = False  # and so the cache learns how many clips there are
+        data.cache_populated = False  # and so a cache learns how many clips there are
         return data
+
+    def transform(part: str, excerpt_frames: int | None, cached: bool = True) -> Any:
+        cache = options.out / "cache" / part if cached else None
+        return svs.training_transform(excerpt_frames=excerpt_frames, cache=cache, stft=stft)
+
+    params = svs.stft_params(stft)
+    excerpt_frames = conf["excerpt_frames"]
+    if "remix" in conf:
+        songs = [clips(part, held_back=False) for part in conf["remix"]["parts"]]
+        corpus = options.out / "made-up"
+        make_corpus(corpus, conf["remix"]["made_up_songs"], seconds=20, seed=1)
+        songs.append(nussl.datasets.MUSDB18(str(corpus), is_wav=True))
+        train_data = svs.Remix(chain(*songs), transform("train", excerpt_frames, cached=False), stft)
+    else:
+        train_data = clips("train", False, stft_params=params, transform=transform("train", excerpt_frames))
+    val_data = clips("train", True, stft_params=params, transform=transform("valid", None))
 
     settings = svs.TrainSettings(**conf["training"])
     nussl.utils.seed(settings.seed)
     model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(**conf["network"]))
-    best = svs.train(
-        model, dataset("train", conf["excerpt_frames"]), dataset("valid", None), options.out, settings
-    )
-    print(best)
+    print(svs.train(model, train_data, val_data, options.out, settings, workers=options.workers))
 
 
 if __name__ == "__main__":
