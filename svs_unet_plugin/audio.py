@@ -23,6 +23,8 @@ import soxr
 BLOCK_SAMPLES = 1 << 18
 """Samples of a block: small beside a song, large beside the cost of a call."""
 
+_UNKNOWN_BYTES = 0xFFFF_FF00  # a WAV that was written to a pipe says something from here up
+_UNKNOWN_FRAMES = 2**63 - 1  # and of such a FLAC, libsndfile says this
 _SFC_SET_ADD_PEAK_CHUNK = 0x1050  # of libsndfile, which soundfile has no name for
 
 RIFF_BYTES = 4_000_000_000
@@ -61,16 +63,17 @@ class AudioFile:
 
         try:
             with soundfile.SoundFile(self.path) as file:
-                for block in file.blocks(BLOCK_SAMPLES, dtype="float32", always_2d=True):
+                # Not file.blocks(), which fills up with whatever was in memory where a file ends too early.
+                while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
                     yield block.T
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{self.path} is truncated or damaged: {error.error_string}") from error
 
     def _ffmpeg_blocks(self) -> Iterator[np.ndarray]:
-        command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-i", str(self.path), "-map", "0:a:0"]
+        command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-i", f"file:{self.path}"]
         with tempfile.TemporaryFile() as messages:
             process = subprocess.Popen(
-                [*command, "-f", "f32le", "-"], stdout=subprocess.PIPE, stderr=messages
+                [*command, "-map", "0:a:0", "-f", "f32le", "-"], stdout=subprocess.PIPE, stderr=messages
             )
             assert process.stdout is not None
             try:
@@ -106,10 +109,14 @@ def open_file(path: str | os.PathLike[str]) -> AudioFile:
         return _open_with_ffmpeg(path)
     # libsndfile reads a short WAV or AIFF to its end without complaint, but notes the difference.
     for stated, found in re.findall(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", info.extra_info):
-        if int(found) < int(stated):
+        if int(found) < int(stated) < _UNKNOWN_BYTES:
             raise ValueError(f"{path} is truncated: it holds {found} of {stated} bytes of audio")
+    if info.format == "OGG" and not _ogg_is_whole(path):
+        raise ValueError(f"{path} is truncated: its last page does not end the stream")
     if info.frames == 0:
         raise ValueError(f"{path} holds no audio: zero samples")
+    if info.frames == _UNKNOWN_FRAMES or (info.format == "MP3" and not _mp3_states_its_length(path)):
+        return _open_with_ffmpeg(path)  # libsndfile would refuse it, or guess its length
     return AudioFile(path, info.samplerate, info.channels, "libsndfile", info.frames)
 
 
@@ -118,7 +125,7 @@ def _open_with_ffmpeg(path: Path) -> AudioFile:
         raise ValueError(f"{path} is not audio that libsndfile can read, and ffmpeg is not installed")
     entries = ["-show_entries", "stream=sample_rate,channels", "-of", "json"]
     probe = subprocess.run(
-        ["ffprobe", "-v", "error", "-select_streams", "a:0", *entries, str(path)], capture_output=True
+        ["ffprobe", "-v", "error", "-select_streams", "a:0", *entries, f"file:{path}"], capture_output=True
     )
     streams = json.loads(probe.stdout or "{}").get("streams")
     if probe.returncode or not streams:
@@ -127,8 +134,35 @@ def _open_with_ffmpeg(path: Path) -> AudioFile:
     return AudioFile(path, int(streams[0]["sample_rate"]), streams[0]["channels"], "ffmpeg", None)
 
 
+def _ogg_is_whole(path: Path) -> bool:
+    """Whether the last page is whole and carries the end-of-stream flag (RFC 3533, section 6)."""
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - 2 * 65_536, 0))  # a page is shorter than 64 KiB
+        page = file.read().rpartition(b"OggS")[2]
+    if len(page) < 23:
+        return False
+    lengths = page[23 : 23 + page[22]]
+    return bool(page[1] & 4) and len(page) >= 23 + page[22] + sum(lengths)
+
+
+def _mp3_states_its_length(path: Path) -> bool:
+    """Whether the first frame is a Xing, Info or VBRI header, which counts the frames."""
+    with path.open("rb") as file:
+        tag = file.read(10)
+        # An ID3v2 tag tells its size in four bytes of seven bits.
+        size = sum(byte << 7 * (3 - i) for i, byte in enumerate(tag[6:])) + 10 if tag[:3] == b"ID3" else 0
+        file.seek(size)
+        first = file.read(256)
+    return any(name in first for name in (b"Xing", b"Info", b"VBRI"))
+
+
 def _last_line(text: str) -> str:
     return text.strip().splitlines()[-1] if text.strip() else ""
+
+
+def title(path: Path) -> str:
+    """A song's file name without its extension, ``.stem.mp4`` as well."""
+    return path.stem.removesuffix(".stem")
 
 
 def read(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
@@ -153,10 +187,16 @@ def resample_blocks(blocks: Iterable[np.ndarray], channels: int, old: int, new: 
     if old == new:
         yield from blocks
         return
-    stream = soxr.ResampleStream(old, new, channels, dtype="float32", quality="HQ")
+    # A stream for each channel takes two thirds of the time of one stream for all, and gives the same.
+    streams = [soxr.ResampleStream(old, new, 1, dtype="float32", quality="HQ") for _ in range(channels)]
     for block in blocks:
-        yield stream.resample_chunk(np.ascontiguousarray(block.T)).T
-    yield stream.resample_chunk(np.zeros((0, channels), np.float32), last=True).T
+        yield np.stack(
+            [
+                stream.resample_chunk(np.ascontiguousarray(signal))
+                for stream, signal in zip(streams, block, strict=True)
+            ]
+        )
+    yield np.stack([stream.resample_chunk(np.zeros(0, np.float32), last=True) for stream in streams])
 
 
 @contextmanager
@@ -176,20 +216,27 @@ def wav_writers(
     with ExitStack() as stack:
         # Entered first, and so renamed last, when the files below are closed.
         parts = [stack.enter_context(whole_file(path)) for path in paths]
-        files = [
-            stack.enter_context(soundfile.SoundFile(part, "w", sample_rate, channels, "FLOAT", format=kind))
-            for part in parts
-        ]
-        for file in files:  # no PEAK chunk, which holds the time of day: the same audio gives the same bytes
-            soundfile._snd.sf_command(file._file, _SFC_SET_ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
-        yield [lambda block, file=file: file.write(block.T) for file in files]  # type: ignore[misc]
+        try:
+            files = [
+                stack.enter_context(
+                    soundfile.SoundFile(part, "w", sample_rate, channels, "FLOAT", format=kind)
+                )
+                for part in parts
+            ]
+            for file in files:  # no PEAK chunk, which holds the time: the same audio gives the same bytes
+                soundfile._snd.sf_command(file._file, _SFC_SET_ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
+            yield [lambda block, file=file: file.write(block.T) for file in files]  # type: ignore[misc]
+        except soundfile.LibsndfileError as error:
+            raise OSError(f"{parts[0].parent} can't be written to: {error.error_string}") from error
 
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A path to write to, beside the given one, that gets its name only if all goes well."""
     path = Path(path)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a directory, and no file can take its name")
+    beside = path.with_name(f".{path.name}.part")
     try:
         yield beside
         os.replace(beside, path)

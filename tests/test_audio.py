@@ -118,15 +118,61 @@ def test_not_finite(tmp_path: Path, value: float) -> None:
         audio.read(tmp_path / "a.wav")
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.aiff", "a.m4a"])
+def encode(folder: Path, name: str, *options: str) -> Path:
+    """Two seconds of noise in a file of that name, by ffmpeg."""
+    soundfile.write(folder / "whole.wav", noise(samples=88_200).T, 44_100)
+    command = ["ffmpeg", "-v", "error", "-y", "-i", folder / "whole.wav", *options, f"file:{folder / name}"]
+    subprocess.run(command, check=True)
+    return folder / name
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.aiff", "a.m4a", "a.mp3", "a.ogg", "a.opus"])
 def test_truncated(tmp_path: Path, name: str) -> None:
-    whole = tmp_path / "whole.wav"
-    soundfile.write(whole, noise(samples=100_000).T, 44_100)
-    # A stream's index at the front is what lets a part of an MP4 look like a file.
-    subprocess.run(
-        ["ffmpeg", "-v", "error", "-i", whole, "-movflags", "+faststart", tmp_path / name], check=True
-    ) if name != "a.wav" else whole.rename(tmp_path / name)
-    data = (tmp_path / name).read_bytes()
-    (tmp_path / name).write_bytes(data[: len(data) * 2 // 3])
+    # An index at the front is what lets a part of an MP4 look like a file.
+    path = encode(tmp_path, name, *(["-movflags", "+faststart"] if name == "a.m4a" else []))
+    assert audio.read(path)[0].shape[0] == 2
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 2 // 3])
     with pytest.raises(ValueError, match="truncated"):
-        audio.read(tmp_path / name)
+        audio.read(path)
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac"])
+def test_written_to_a_pipe_and_so_of_no_stated_length(tmp_path: Path, kind: str) -> None:
+    soundfile.write(tmp_path / "whole.wav", noise().T, 44_100)
+    command = ["ffmpeg", "-v", "error", "-i", tmp_path / "whole.wav", "-f", kind, "-"]
+    piped = subprocess.run(command, check=True, capture_output=True).stdout
+    (tmp_path / f"piped.{kind}").write_bytes(piped)
+    np.testing.assert_allclose(audio.read(tmp_path / f"piped.{kind}")[0], noise(), atol=2**-15)
+
+
+def test_an_mp3_that_does_not_state_its_length(tmp_path: Path) -> None:
+    """libsndfile guesses from the first frame, which of a song with a quiet beginning is short."""
+    path = encode(tmp_path, "a.mp3", "-write_xing", "0", "-q:a", "2", "-af", "volume='t':eval=frame")
+    # All of it, and the encoder's delay.
+    assert audio.read(path)[0].shape[1] >= 88_200
+
+
+@pytest.mark.parametrize("name", ["12:30 live.m4a", "-dash.m4a", "Ünï cödé.m4a"])
+def test_names_that_ffmpeg_could_misread(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    encode(tmp_path, name)
+    monkeypatch.chdir(tmp_path)
+    assert audio.read(name)[1] == 44_100
+
+
+def test_a_large_file_gets_a_64_bit_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio, "RIFF_BYTES", 1000)
+    with audio.wav_writers([tmp_path / "a.wav"], 44_100, 2, 30_000) as (write,):
+        write(noise())
+    assert soundfile.info(tmp_path / "a.wav").format == "RF64"
+    np.testing.assert_array_equal(audio.read(tmp_path / "a.wav")[0], noise())
+
+
+def test_a_directory_in_the_way_of_an_output(tmp_path: Path) -> None:
+    (tmp_path / "b.wav").mkdir()
+    with (
+        pytest.raises(IsADirectoryError, match=r"b\.wav is a directory"),
+        audio.wav_writers([tmp_path / "a.wav", tmp_path / "b.wav"], 44_100, 2, 100),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["b.wav"]
