@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import svs_unet_plugin
-from svs_unet_plugin import checkpoint
+from svs_unet_plugin import audio, checkpoint
 from svs_unet_plugin.separator import Separator
 
 
@@ -18,7 +19,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 2 for bad input (told in one sentence), or 130 for Ctrl-C."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are cleared away
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are cleared away
     try:
         options.run(options)
     except (OSError, ValueError, ModuleNotFoundError) as error:
@@ -76,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _separate(options: argparse.Namespace) -> None:
-    folders = {song: options.out / song.stem.removesuffix(".stem") for song in options.songs}
+    folders = {song: options.out / audio.title(song) for song in options.songs}
     for folder, times in Counter(folders.values()).items():
         if times > 1:
             raise ValueError(f"{times} of these songs would be written to {folder}: separate them one by one")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import overload
 
@@ -30,7 +32,7 @@ class Separator:
 
     Args:
         weights: the path of a checkpoint, the name of bundled weights, None for the default ones, or a
-            `UNet`.
+            `UNet`, which is moved to the device and put in evaluation mode.
         device: where the network runs; by default a GPU if there is one.
         stft: the transform that a `UNet` given as ``weights`` was trained on, by default the paper's; a
             checkpoint brings its own.
@@ -72,16 +74,19 @@ class Separator:
             raise ValueError(f"mask_threshold must lie between 0 and 1, got {mask_threshold}")
         if chunk_frames < 1 or chunk_frames % network.stride:
             raise ValueError(f"chunk_frames must be a multiple of {network.stride}, got {chunk_frames}")
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.network = network.to(self.device).eval()
+        self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        # With the channels last in memory, convolutions are some ten percent faster on a CPU.
+        network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.eval()
         self.mask_threshold = mask_threshold
         self.chunk_frames = chunk_frames
-        self.estimated = tuple(name for name in network.sources if name != ACCOMPANIMENT)
+        others = (name for name in network.sources if name not in ("vocals", ACCOMPANIMENT))
+        self.estimated = ("vocals", *others)
         self._indices = [network.sources.index(name) for name in self.estimated]
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """What `separate` returns, in order."""
+        """What `separate` returns, in order: vocals first, accompaniment last."""
         return (*self.estimated, ACCOMPANIMENT)
 
     @overload
@@ -103,11 +108,21 @@ class Separator:
         Raises:
             ValueError: if the audio has another shape, is empty, or holds NaN, infinity or integers.
         """
-        array = audio.detach().cpu().numpy() if isinstance(audio, Tensor) else np.asarray(audio)
+        if isinstance(audio, Tensor):
+            audio = audio.detach().cpu()
+            array = (audio.float() if audio.is_floating_point() else audio).numpy()
+        else:
+            array = np.asarray(audio)
         mixture = _checked(array, sample_rate)
         stems = {name: np.empty_like(mixture) for name in self.sources}
+
+        def blocks() -> Iterator[np.ndarray]:
+            for start in range(0, mixture.shape[1], audio_io.BLOCK_SAMPLES):
+                yield mixture[:, start : start + audio_io.BLOCK_SAMPLES]
+
+        low = self._at_network_rate(blocks(), mixture.shape[0], sample_rate)
         start = 0
-        for block in self._stems(lambda: iter([mixture]), mixture.shape[0], sample_rate):
+        for block in self._stems(low, blocks(), sample_rate):
             end = start + block.shape[-1]
             for stem, samples in zip(stems.values(), block, strict=True):
                 stem[:, start:end] = samples
@@ -135,7 +150,11 @@ class Separator:
             ValueError: if the input is not whole, finite audio.
         """
         file = audio_io.open_file(path)
-        samples = sum(block.shape[1] for block in file.blocks())  # and so all of it is seen to be sound
+        bar = partial(tqdm, unit="sample", unit_scale=True, disable=not progress)
+        # All of the file is read before anything is written, and so found to be sound.
+        with bar(desc=f"{file.path.name}: read", total=file.samples, leave=False) as reading:
+            low = self._at_network_rate(_watched(file.blocks(), reading), file.channels, file.sample_rate)
+        samples = round(low.shape[1] * file.sample_rate / self.stft.sample_rate)  # give or take a few
         out = Path(out)
         made = [folder for folder in (out, *out.parents) if not folder.exists()]
         out.mkdir(parents=True, exist_ok=True)
@@ -143,38 +162,46 @@ class Separator:
         try:
             with (
                 audio_io.wav_writers(paths.values(), file.sample_rate, file.channels, samples) as writers,
-                tqdm(
-                    total=samples, desc=file.path.name, unit="sample", unit_scale=True, disable=not progress
-                ) as bar,
+                bar(desc=file.path.name, total=samples) as separating,
             ):
-                for block in self._stems(file.blocks, file.channels, file.sample_rate):
+                for block in self._stems(low, file.blocks(), file.sample_rate):
                     for write, stem in zip(writers, block, strict=True):
                         write(stem)
-                    bar.update(block.shape[-1])
+                    separating.update(block.shape[-1])
         except BaseException:
-            for folder in made:
-                folder.rmdir()
+            with suppress(OSError):  # somebody else may have put something there
+                for folder in made:
+                    folder.rmdir()
             raise
         return paths
 
-    def _stems(
-        self, blocks: Callable[[], Iterable[np.ndarray]], channels: int, sample_rate: int
-    ) -> Iterator[np.ndarray]:
-        """Blocks ``(sources, channels, samples)`` at the mixture's rate, as long together as the mixture.
+    def _at_network_rate(self, blocks: Iterable[np.ndarray], channels: int, sample_rate: int) -> Tensor:
+        """All of the mixture, ``(channels, samples)``, held but once: the buffer grows where it lies."""
+        low = np.empty((0, channels), np.float32)
+        for block in audio_io.resample_blocks(blocks, channels, sample_rate, self.stft.sample_rate):
+            start = len(low)
+            low.resize((start + block.shape[1], channels), refcheck=False)
+            low[start:] = block.T
+        return torch.from_numpy(low.T)
+
+    def _stems(self, low: Tensor, blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
+        """Blocks ``(sources, channels, samples)`` at the mixture's rate, as long as the mixture's.
 
         Args:
-            blocks: called twice; each time gives the mixture's blocks ``(channels, samples)``.
+            low: the mixture at the network's rate, ``(channels, samples)``.
+            blocks: the mixture again, ``(channels, samples)`` each, at its own rate.
         """
-        rate = self.stft.sample_rate
-        low = np.concatenate(list(audio_io.resample_blocks(blocks(), channels, sample_rate, rate)), axis=1)
-        flat = (block.flatten(0, 1) for block in self.estimates(torch.from_numpy(low)))
-        high = audio_io.resample_blocks(
-            (block.numpy() for block in flat), len(self.estimated) * channels, rate, sample_rate
+        flat = (
+            piece.numpy()
+            for block in self.estimates(low)
+            for piece in block.flatten(0, 1).split(audio_io.BLOCK_SAMPLES // 8, dim=-1)
         )
-        vocals = self.estimated.index("vocals")
-        for mixture, estimates in _side_by_side(blocks(), high):
+        high = audio_io.resample_blocks(
+            flat, len(self.estimated) * low.shape[0], self.stft.sample_rate, sample_rate
+        )
+        for mixture, estimates in _side_by_side(blocks, high):
             sources = estimates.reshape(len(self.estimated), *mixture.shape)
-            yield np.concatenate([sources, (mixture - sources[vocals])[None]])
+            yield np.concatenate([sources, (mixture - sources[0])[None]])
 
     @torch.inference_mode()
     def estimates(self, mixture: Tensor) -> Iterator[Tensor]:
@@ -189,20 +216,26 @@ class Separator:
         mixture = mixture.to(self.device)
         samples, hop = mixture.shape[-1], self.stft.hop_length
         peak = self.stft.peak(mixture) if samples else 0.0
+        if not np.isfinite(peak):
+            raise ValueError("the audio is too loud for float32: full scale is 1")
         if peak == 0:  # silence, of which the masks mean nothing
             yield mixture.new_zeros(len(self.estimated), *mixture.shape).cpu()
             return
         frames = self.stft.frames(samples)
-        context = None if self.network.bottleneck_type is None else self._whole_bottleneck(mixture, peak)
+        context = None
+        if self.network.bottleneck_type is not None:
+            context = [self._whole_bottleneck(channel, peak) for channel in mixture]
         for first, start, end in self._chunks(frames):
             spectrum = self.stft.analyse(mixture, start, end)
-            features = self.network.encode(_magnitude(spectrum, peak))
-            if context is not None:
-                features[-1] = context[..., start // self.network.stride :][..., : features[-1].shape[-1]]
-            masks = self.network.decode(features, *spectrum.shape[-2:])[:, self._indices]
-            if self.mask_threshold is not None:
-                masks = (masks > self.mask_threshold).to(masks)
-            audio = self.stft.synthesise(masks.transpose(0, 1) * spectrum)
+            # One channel at a time takes as long as all at once, and less memory.
+            masks = torch.cat(
+                [
+                    self._masks(magnitude, start, None if context is None else context[i])
+                    for i, magnitude in enumerate(spectrum.abs() / peak)
+                ],
+                dim=1,
+            )
+            audio = self.stft.synthesise(masks * spectrum)
             last = min((first + self.chunk_frames) * hop, samples)
             yield audio[..., (first - start) * hop : last - start * hop].cpu()
 
@@ -216,13 +249,26 @@ class Separator:
         for first in range(0, frames - 1, self.chunk_frames):  # no samples follow the last frame
             yield first, max(first - context, 0), min(first + self.chunk_frames + context, frames)
 
-    def _whole_bottleneck(self, mixture: Tensor, peak: float) -> Tensor:
+    def _masks(self, magnitude: Tensor, start: int, context: Tensor | None) -> Tensor:
+        """The masks ``(estimated, 1, bins, frames)`` of one channel's chunk ``(bins, frames)``.
+
+        Args:
+            start: the chunk's first frame.
+            context: what the recurrent layer says about the whole song, if there is one.
+        """
+        features = self.network.encode(magnitude[None, None])
+        if context is not None:
+            features[-1] = context[..., start // self.network.stride :][..., : features[-1].shape[-1]]
+        masks = self.network.decode(features, *magnitude.shape)[0, self._indices, None]
+        return masks if self.mask_threshold is None else (masks > self.mask_threshold).to(masks)
+
+    def _whole_bottleneck(self, channel: Tensor, peak: float) -> Tensor:
         """What the recurrent layer says about a whole song, since it hears all of it at once."""
         stride, core = self.network.stride, self.chunk_frames // self.network.stride
         columns = []
-        for first, start, end in self._chunks(self.stft.frames(mixture.shape[-1])):
-            deepest = self.network.encode(_magnitude(self.stft.analyse(mixture, start, end), peak))[-1]
-            deepest = deepest[..., (first - start) // stride :]
+        for first, start, end in self._chunks(self.stft.frames(channel.shape[-1])):
+            magnitude = self.stft.analyse(channel, start, end).abs() / peak
+            deepest = self.network.encode(magnitude[None, None])[-1][..., (first - start) // stride :]
             columns.append(deepest[..., :core])
         return self.network.bottleneck(torch.cat([*columns, deepest[..., core:]], dim=-1))
 
@@ -234,31 +280,42 @@ def separate(
     return Separator(weights).separate(audio, sample_rate)
 
 
-def _magnitude(spectrum: Tensor, peak: float) -> Tensor:
-    """What the network sees of ``(channels, bins, frames)``: each channel as an item of a batch."""
-    return (spectrum.abs() / peak).unsqueeze(1)
+def _usable(device: str | torch.device) -> torch.device:
+    """The device, if there is one of that name here."""
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"there is no device {device} that torch can use here: {reason}") from error
 
 
 def _checked(array: np.ndarray, sample_rate: int) -> np.ndarray:
     """The audio as float32 ``(channels, samples)``."""
-    if sample_rate < 1:
+    if not sample_rate >= 1:
         raise ValueError(f"sample_rate must be at least 1 Hz, got {sample_rate}")
     if array.ndim not in (1, 2) or array.size == 0:
         raise ValueError(f"audio must be (channels, samples) or (samples,), not empty, got {array.shape}")
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"audio must be floating point with full scale at 1, got {array.dtype}")
+    with np.errstate(over="ignore"):
+        array = array.astype(np.float32, copy=False)
     if not np.isfinite(array).all():
-        raise ValueError("audio holds samples that are NaN or infinite")
-    return np.atleast_2d(array.astype(np.float32, copy=False))
+        raise ValueError("audio holds samples that are NaN, infinite, or too large for float32")
+    return np.atleast_2d(array)
+
+
+def _watched(blocks: Iterable[np.ndarray], bar: tqdm) -> Iterator[np.ndarray]:
+    for block in blocks:
+        yield block
+        bar.update(block.shape[-1])
 
 
 def _side_by_side(
     left: Iterable[np.ndarray], right: Iterable[np.ndarray]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Cut two streams of blocks ``(channels, samples)`` alike, to the length of the left one.
+    """Cut the right stream of blocks ``(channels, samples)`` like the left one.
 
-    The right one may be a few samples shorter, as resampling there and back leaves it, and then ends in
-    zeros.
+    It may be a few samples shorter, as resampling there and back leaves it, and then ends in zeros.
     """
     blocks = iter(right)
     rest = next(blocks)
@@ -268,7 +325,5 @@ def _side_by_side(
             if following is None:
                 following = np.zeros((rest.shape[0], block.shape[1] - rest.shape[1]), rest.dtype)
             rest = np.concatenate([rest, following], axis=1)
-        for start in range(0, block.shape[1], audio_io.BLOCK_SAMPLES):
-            end = min(start + audio_io.BLOCK_SAMPLES, block.shape[1])
-            yield block[:, start:end], rest[:, start:end]
+        yield block, rest[:, : block.shape[1]]
         rest = rest[:, block.shape[1] :]

@@ -77,6 +77,19 @@ def test_bad_weights_and_outputs(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
+def test_a_full_disk(
+    checkpoint_path: Path, song_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out" / "The Easton Ellises - Falcon 69"
+    out.mkdir(parents=True)
+    (out / ".vocals.wav.part").symlink_to("/dev/full")
+    assert main(["separate", str(song_path), "-o", str(out.parent), "-w", str(checkpoint_path)]) == 2
+    said = capsys.readouterr().err
+    assert "can't be written to" in said and len(said.splitlines()) == 1
+    assert not list(out.iterdir())
+
+
 def test_two_songs_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["separate", "a/song.wav", "b/song.mp3", "-o", str(tmp_path)]) == 2
     assert "2 of these songs would be written to" in capsys.readouterr().err

@@ -36,6 +36,8 @@ def test_shapes_and_types_come_back(separator: Separator, song: np.ndarray) -> N
     assert vocals.shape == mono.shape
     tensor = separator.separate(torch.from_numpy(mono)[None], 44_100)["vocals"]
     assert isinstance(tensor, torch.Tensor) and torch.equal(tensor[0], torch.from_numpy(vocals))
+    half = separator.separate(torch.zeros(2, 99, dtype=torch.bfloat16), 44_100)["vocals"]
+    assert half.dtype == torch.float32
     double = separator.separate(mono.astype(np.float64), 44_100)["vocals"]
     np.testing.assert_array_equal(double, vocals)
 
@@ -147,7 +149,7 @@ def test_binary_masks(network: UNet, song: np.ndarray) -> None:
 def test_several_sources(make_network: Callable[..., UNet], song: np.ndarray) -> None:
     network = make_network(sources=("accompaniment", "drums", "vocals"))
     stems = Separator(network, device="cpu").separate(song, 44_100)
-    assert list(stems) == ["drums", "vocals", "accompaniment"]
+    assert list(stems) == ["vocals", "drums", "accompaniment"]
     np.testing.assert_allclose(stems["vocals"] + stems["accompaniment"], song, atol=1e-6)
     assert np.abs(stems["drums"] - stems["vocals"]).max() > 0.01
 
@@ -163,9 +165,12 @@ def test_the_one_liner(checkpoint_path: Path, separator: Separator, song: np.nda
         (np.zeros((2, 0)), 44_100, r"not empty, got \(2, 0\)"),
         (np.zeros((1, 2, 3)), 44_100, r"got \(1, 2, 3\)"),
         (np.zeros((2, 9), np.int16), 44_100, "floating point with full scale at 1, got int16"),
-        (np.array([0.0, np.nan]), 44_100, "NaN or infinite"),
-        (np.array([0.0, np.inf]), 44_100, "NaN or infinite"),
+        (np.array([0.0, np.nan]), 44_100, "NaN, infinite"),
+        (np.array([0.0, np.inf]), 44_100, "NaN, infinite"),
+        (np.full(9, 1e300), 44_100, "too large for float32"),
+        (np.full(9999, 1e37, np.float32), 44_100, "too loud for float32"),
         (np.zeros((2, 9)), 0, "sample_rate must be at least 1 Hz, got 0"),
+        (np.zeros((2, 9)), np.nan, "sample_rate must be at least 1 Hz, got nan"),
     ],
 )
 def test_bad_audio(separator: Separator, mixture: np.ndarray, sample_rate: int, message: str) -> None:
@@ -180,6 +185,7 @@ def test_bad_arguments(network: UNet, checkpoint_path: Path) -> None:
         ({"weights": network, "mask_threshold": 1.0}, "between 0 and 1, got 1.0"),
         ({"weights": network, "chunk_frames": 100}, "multiple of 64, got 100"),
         ({"weights": checkpoint_path, "stft": STFT()}, "a checkpoint brings its own"),
+        ({"weights": network, "device": "abacus"}, "no device abacus that torch can use here"),
     ]:
         with pytest.raises(ValueError, match=message):
             Separator(**arguments)  # type: ignore[arg-type]
