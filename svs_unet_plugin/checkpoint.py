@@ -8,10 +8,11 @@ attributes. Files are read with ``weights_only=True``; one that asks for anythin
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +28,9 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 
 DEFAULT_NAME = "vocals"
 """The bundled weights that are taken when none are named."""
+
+CHECKSUMS = "SHA256SUMS"
+"""The file beside bundled weights that holds their checksums, as ``sha256sum`` writes them."""
 
 Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
 """A class that a file may name, alone or with the full name that it has there."""
@@ -58,6 +62,8 @@ def read(weights: str | os.PathLike[str] | None = None) -> Checkpoint:
         ValueError: if the file is no checkpoint of this network, or holds more than data.
     """
     path = find(weights)
+    if path.parent == PRETRAINED:
+        _verify(path)
     content = load_weights_only(path, _stand_ins(path))
     try:
         config = json.loads(content["config"])
@@ -68,12 +74,39 @@ def read(weights: str | os.PathLike[str] | None = None) -> Checkpoint:
         network.load_state_dict(
             {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
         )
-        stft = STFT(_sample_rate(metadata), *metadata["stft_params"][:2])
-    except (KeyError, TypeError, StopIteration, RuntimeError) as error:
+        stft = _stft(metadata)
+    except (
+        KeyError,
+        TypeError,
+        IndexError,
+        AttributeError,
+        StopIteration,
+        RuntimeError,
+        ValueError,
+    ) as error:
         raise ValueError(
             f"{path} is no checkpoint of a svs_unet_plugin network: {type(error).__name__}: {error}"
         ) from error
     return Checkpoint(network.eval(), stft, metadata)
+
+
+def _stft(metadata: Mapping[str, Any]) -> STFT:
+    """The transform that a model was trained on, if it is one that this package computes."""
+    window, hop, window_type = metadata["stft_params"]
+    if window_type != "hann":
+        raise ValueError(f"its window is {window_type!r}, and this package knows 'hann'")
+    steps = {type(step).__name__: step for step in _flat(metadata["train_dataset"]["transforms"])}
+    if "NormalizeMagnitude" not in steps:
+        raise ValueError("it was trained without NormalizeMagnitude, on another scale than this package's")
+    # A dataset of another rate reaches the network's by this transform.
+    rate = steps["ToSampleRate"].sample_rate if "ToSampleRate" in steps else metadata["sample_rate"]
+    return STFT(rate, window, hop)
+
+
+def _flat(transform: Any) -> Iterator[Any]:
+    """A transform, or those that are composed in it."""
+    for step in getattr(transform, "transforms", [transform]):
+        yield from _flat(step) if hasattr(step, "transforms") else [step]
 
 
 def find(weights: str | os.PathLike[str] | None = None) -> Path:
@@ -92,6 +125,13 @@ def find(weights: str | os.PathLike[str] | None = None) -> Path:
         return bundled[str(weights)]
     names = ", ".join(bundled) or "none"
     raise FileNotFoundError(f"no checkpoint at {weights}, and no bundled weights of that name ({names})")
+
+
+def _verify(path: Path) -> None:
+    """Raise ValueError if bundled weights are not those that were shipped."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if f"{digest}  {path.name}" not in (path.parent / CHECKSUMS).read_text().splitlines():
+        raise ValueError(f"{path} is damaged: its checksum is {digest}; install the package again")
 
 
 def load_weights_only(path: str | os.PathLike[str], allowed: Sequence[Allowed] = ()) -> Any:
@@ -169,10 +209,3 @@ def _foreign_globals(path: str | os.PathLike[str], allowed: Sequence[Allowed]) -
         for entry in allowed
     }
     return sorted(set(_named_globals(path)) - known)
-
-
-def _sample_rate(metadata: Mapping[str, Any]) -> int:
-    """The rate of the network, which a dataset of another rate reaches by the transform `ToSampleRate`."""
-    transforms = getattr(metadata["train_dataset"]["transforms"], "transforms", [])
-    rates = [t.sample_rate for t in transforms if type(t).__name__ == "ToSampleRate"]
-    return rates[-1] if rates else metadata["sample_rate"]

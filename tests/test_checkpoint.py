@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -58,8 +59,13 @@ def test_half_a_checkpoint(checkpoint_path: Path, tmp_path: Path) -> None:
         checkpoint.read(tmp_path / "half.pth")
 
 
-def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
-    torch.save({"state_dict": {}}, tmp_path / "other.pth")
+@pytest.mark.parametrize(
+    "content",
+    [{"state_dict": {}}, torch.zeros(3), [], {"config": "nope", "metadata": {}}]
+    + [{"config": json.dumps({"modules": modules}), "metadata": {}} for modules in ([], {"a": {}})],
+)
+def test_a_checkpoint_of_something_else(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ValueError, match="is no checkpoint of a svs_unet_plugin network"):
         checkpoint.read(tmp_path / "other.pth")
 
@@ -76,8 +82,14 @@ def test_bundled_weights_by_name(
     with pytest.raises(FileNotFoundError, match="none are bundled: give the path of a checkpoint"):
         checkpoint.read()
     (tmp_path / "vocals.pth").write_bytes(checkpoint_path.read_bytes())
+    sums = subprocess.run(["sha256sum", "vocals.pth"], cwd=tmp_path, capture_output=True, text=True)
+    (tmp_path / "SHA256SUMS").write_text(sums.stdout)
     for name in (None, "vocals"):
         weight = checkpoint.read(name).network.decoder[-1].weight
         assert torch.equal(weight, network.decoder[-1].weight)
     with pytest.raises(FileNotFoundError, match=r"no bundled weights of that name \(vocals\)"):
         checkpoint.read("drums")
+    with (tmp_path / "vocals.pth").open("ab") as file:
+        file.write(b"\0")
+    with pytest.raises(ValueError, match=r"vocals\.pth is damaged"):
+        checkpoint.read()

@@ -55,58 +55,116 @@ def wav(song: np.ndarray, tmp_path: Path) -> Path:
     return tmp_path / "song.wav"
 
 
-def saved_without_data(model: Any, path: Path) -> None:
-    svs.save(model, path)
-
-
-def saved_by_nussl_with_a_dataset(model: Any, path: Path) -> None:
-    """As nussl's own trainer does it, from a dataset whose sample rate nobody named."""
-    folder = path.parent / "data"
+def dataset(folder: Path, sample_rate: int, transform: Any = None, hop: int = 768) -> Any:
+    """One second of noise in files of a rate that nobody tells the dataset."""
     for name in ("mix", "vocals"):
-        (folder / name).mkdir(parents=True)
-        with audio.wav_writers([folder / name / "a.wav"], 22_050, 1, 22_050) as (write,):
-            write(np.random.default_rng(0).uniform(-1, 1, (1, 22_050)).astype(np.float32))
-    data = nussl.datasets.MixSourceFolder(
-        str(folder), stft_params=svs.stft_params(), transform=svs.training_transform()
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        with audio.wav_writers([folder / name / "a.wav"], sample_rate, 2, sample_rate) as (write,):
+            write(np.random.default_rng(0).uniform(-1, 1, (2, sample_rate)).astype(np.float32))
+    return nussl.datasets.MixSourceFolder(
+        str(folder),
+        stft_params=svs.stft_params(STFT(hop_length=hop)),
+        transform=transform or svs.training_transform(),
     )
-    model.save(str(path), train_data=data, val_data=data)
 
 
-@pytest.mark.parametrize("save", [saved_without_data, saved_by_nussl_with_a_dataset])
-def test_a_saved_model_gives_the_same_masks_in_a_fresh_process(
-    network: UNet, wav: Path, tmp_path: Path, save: Any
-) -> None:
+def saved_without_data(model: Any, folder: Path, hop: int) -> None:
+    svs.save(model, folder / "model.pth", stft=STFT(hop_length=hop))
+
+
+def saved_with_a_dataset(model: Any, folder: Path, hop: int) -> None:
+    svs.save(model, folder / "model.pth", train_data=dataset(folder / "data", 16_000, hop=hop))
+
+
+def saved_by_nussls_trainer(model: Any, folder: Path, hop: int) -> None:
+    data = dataset(folder / "data", 44_100, hop=hop)
+    trainer, _ = nussl.ml.train.create_train_and_validation_engines(lambda *_: {"loss": 0.0})
+    nussl.ml.train.add_validate_and_checkpoint(
+        str(folder), model, torch.optim.Adam(model.parameters()), data, trainer
+    )
+    trainer.run([{}], max_epochs=1)
+    (folder / "checkpoints" / "best.model.pth").rename(folder / "model.pth")
+
+
+@pytest.fixture
+def model(network: UNet) -> Any:
     model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(channels=network.channels))
     model.layers["mask"].load_state_dict(network.state_dict())
-    save(model, tmp_path / "model.pth")
+    return model
+
+
+SAVES = pytest.mark.parametrize("save", [saved_without_data, saved_with_a_dataset, saved_by_nussls_trainer])
+
+
+@SAVES
+def test_a_saved_model_gives_the_same_masks_in_a_fresh_process(
+    model: Any, wav: Path, tmp_path: Path, save: Any
+) -> None:
+    save(model, tmp_path, 768)
     masks = masks_in_a_fresh_process(wav, tmp_path / "model.pth", tmp_path / "masks.npy")
-    data = nussl.AudioSignal(str(wav), stft_params=svs.stft_params())
-    if save is saved_by_nussl_with_a_dataset:
-        data.resample(22_050)  # nussl goes by way of the dataset's rate
-    mix = svs.inference_transform()({"mix": data})["mix_magnitude"]  # (frames, bins, channels)
-    with torch.no_grad():  # a channel an item, as nussl has it for models of one channel
-        output = model.eval()({"mix_magnitude": mix.permute(2, 0, 1)[..., None]})
-    expected = output["mask"][..., 0, 0].permute(2, 1, 0)  # (bins, frames, channels)
+    signal = nussl.AudioSignal(str(wav), stft_params=svs.stft_params())
+    mix = svs.inference_transform()({"mix": signal})["mix_magnitude"]  # (frames, bins, channels)
+    with torch.no_grad():
+        if save is saved_without_data:  # a channel an item, as nussl has it for models of one channel
+            mask = model.eval()({"mix_magnitude": mix.permute(2, 0, 1)[..., None]})["mask"]
+            expected = mask[..., 0, 0].permute(2, 1, 0)  # (bins, frames, channels)
+        else:
+            mask = model.eval()({"mix_magnitude": mix[None]})["mask"]
+            expected = mask[0, ..., 0].permute(1, 0, 2)
     np.testing.assert_array_equal(masks, expected.numpy())
     assert masks.std() > 0.03  # and they are no constant
 
 
+@SAVES
 @pytest.mark.parametrize("hop", [768, 256])
 @pytest.mark.parametrize("samples", [30_000, 768 * 40])
-def test_all_doors_give_one_answer(network: UNet, tmp_path: Path, hop: int, samples: int) -> None:
+def test_all_doors_give_one_answer(model: Any, tmp_path: Path, save: Any, hop: int, samples: int) -> None:
     """DeepMaskEstimation and Separator agree on the vocals of a mono 8192 Hz mixture, to its last frame."""
-    model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(channels=network.channels))
-    model.layers["mask"].load_state_dict(network.state_dict())
-    path, stft = tmp_path / "model.pth", STFT(hop_length=hop)
-    svs.save(model, path, stft=stft)
+    save(model, tmp_path, hop)
+    path = tmp_path / "model.pth"
     mixture = np.random.default_rng(0).uniform(-1, 1, (1, samples)).astype(np.float32)
     signal = nussl.AudioSignal(audio_data_array=mixture, sample_rate=8192)
     by_nussl = nussl.separation.deep.DeepMaskEstimation(signal, model_path=str(path))()[0].audio_data
     separator = Separator(path, device="cpu")
-    assert separator.stft == stft
+    assert separator.stft == STFT(hop_length=hop)
     ours = separator.separate(mixture, 8192)["vocals"]
     assert ours.shape == by_nussl.shape
     np.testing.assert_allclose(ours, by_nussl, rtol=0, atol=1e-4)
+
+
+def test_stereo_networks_work_in_nussl(tmp_path: Path, wav: Path) -> None:
+    torch.manual_seed(0)
+    model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(in_channels=2, channels=2))
+    svs.save(model, tmp_path / "model.pth")
+    masks = masks_in_a_fresh_process(wav, tmp_path / "model.pth", tmp_path / "masks.npy")
+    assert masks.shape[2] == 2 and np.array_equal(masks[..., 0], masks[..., 1])
+
+
+tfm = nussl.datasets.transforms
+
+
+@pytest.mark.parametrize(
+    "steps, window, message",
+    [
+        ([svs.NormalizeMagnitude()], "sqrt_hann", "its window is 'sqrt_hann'"),
+        ([], "hann", "trained without NormalizeMagnitude"),
+    ],
+)
+def test_the_separator_refuses_what_it_would_get_wrong(
+    model: Any, tmp_path: Path, steps: list, window: str, message: str
+) -> None:
+    params = nussl.STFTParams(1024, 512, window)
+    metadata = {"sample_rate": 8192, "num_channels": 1, "stft_params": params}
+    metadata["train_dataset"] = {"transforms": tfm.Compose([tfm.ToSeparationModel(), *steps])}
+    model.save(str(tmp_path / "model.pth"), metadata)
+    with pytest.raises(ValueError, match=message):
+        Separator(tmp_path / "model.pth")
+
+
+def test_transforms_within_transforms_are_seen(model: Any, tmp_path: Path) -> None:
+    nested = tfm.Compose([svs.SelectSources(["vocals"]), svs.inference_transform()])
+    model.save(str(tmp_path / "model.pth"), train_data=dataset(tmp_path / "data", 44_100, nested))
+    assert Separator(tmp_path / "model.pth").stft == STFT()
 
 
 def test_plain_save_keeps_the_transforms(checkpoint_path: Path) -> None:
@@ -116,15 +174,23 @@ def test_plain_save_keeps_the_transforms(checkpoint_path: Path) -> None:
     assert repr(metadata["train_dataset"]["transforms"]) == repr(svs.inference_transform())
 
 
-def test_nothing_is_left_of_a_model_that_was_not_saved(tmp_path: Path) -> None:
-    class Full:
-        def save(self, path: str, *_: object) -> None:
-            Path(path).write_bytes(b"half")
-            raise OSError("no space left")
+def test_nothing_is_left_of_a_model_that_was_not_saved(
+    model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: object, path: str) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("no space left")
 
-    with pytest.raises(OSError, match="no space left"):
-        svs.save(Full(), tmp_path / "model.pth")  # type: ignore[arg-type]
+    monkeypatch.setattr(torch, "save", full)
+    for save in (svs.save, nussl.ml.SeparationModel.save):
+        with pytest.raises(OSError, match="no space left"):
+            save(model, str(tmp_path / "model.pth"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_transform_is_not_told_twice(model: Any, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="train_data tells its own"):
+        svs.save(model, tmp_path / "model.pth", train_data=dataset(tmp_path / "data", 8192), stft=STFT())
 
 
 def test_importing_twice_is_harmless() -> None:

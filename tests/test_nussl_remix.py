@@ -52,7 +52,7 @@ def test_stretches_come_from_everywhere() -> None:
     dataset = svs.Remix([ramp], svs.training_transform(), seconds=0.1, gain=0)
     nussl.utils.seed(0)
     starts = [dataset.process_item(0)["sources"]["vocals"].audio_data[0, 0] for _ in range(200)]
-    # The lowest and highest of 200 numbers in [0, 1] are within 0.05 of the ends but for once in 15,000 times.
+    # The lowest and highest of 200 numbers in [0, 1] are within 0.05 of the ends, but for once in 15,000.
     assert min(starts) < 0.05 and max(starts) > 0.95
 
 

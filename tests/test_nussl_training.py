@@ -1,3 +1,4 @@
+import fcntl
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 import svs_unet_plugin.nussl as svs
-from svs_unet_plugin import Separator, audio
+from svs_unet_plugin import STFT, Separator, audio
 from svs_unet_plugin.nussl import nussl
 
 SETTINGS = svs.TrainSettings(epochs=3, epoch_steps=2, batch_size=2, schedule="one-cycle", learning_rate=0.01)
@@ -130,6 +131,26 @@ def test_another_run_is_not_mixed_up_with_it(songs: Path, tmp_path: Path) -> Non
     train(songs, tmp_path)
     with pytest.raises(ValueError, match="holds a run with another learning_rate and seed"):
         train(songs, tmp_path, replace(SETTINGS, learning_rate=0.02, seed=7))
+
+
+def test_another_network_or_other_data_is_not_mixed_up_with_it(songs: Path, tmp_path: Path) -> None:
+    train(songs, tmp_path)
+    data = nussl.datasets.MixSourceFolder(
+        str(songs),
+        stft_params=svs.stft_params(STFT(hop_length=256)),
+        transform=svs.training_transform(("accompaniment",), excerpt_frames=64),
+    )
+    model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(channels=4))
+    with pytest.raises(ValueError, match="holds a run with another network and STFT and transform"):
+        svs.train(model, data, data, tmp_path, SETTINGS, device="cpu")
+
+
+def test_two_runs_do_not_share_a_folder(songs: Path, tmp_path: Path) -> None:
+    with (tmp_path / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another process trains in"):
+            train(songs, tmp_path)
+    train(songs, tmp_path)
 
 
 def test_stops_when_nothing_gets_better(songs: Path, tmp_path: Path) -> None:

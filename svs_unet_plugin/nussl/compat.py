@@ -13,11 +13,12 @@ import importlib
 import json
 import threading
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from svs_unet_plugin.audio import whole_file
 from svs_unet_plugin.checkpoint import load_weights_only, numpy_globals
 
 _lock = threading.RLock()
@@ -189,6 +190,43 @@ def _checkpoints() -> None:
     loader_class.load = load
 
 
+def _save() -> None:
+    """nussl saves in place, so that a kill leaves half a file, and under the rate of the dataset's files.
+
+    Where transforms lead to another rate, a model that was saved so would get its audio by way of a rate that
+    it has nothing to do with; or by way of 'UNAVAILABLE', if the dataset has not met a file yet.
+    """
+    model_class = importlib.import_module("nussl.ml.networks.separation_model").SeparationModel
+    plain_save = model_class.save
+
+    @functools.wraps(plain_save)
+    def save(
+        self: Any,
+        location: str,
+        metadata: dict[str, Any] | None = None,
+        train_data: Any = None,
+        val_data: Any = None,
+        trainer: Any = None,
+    ) -> str:
+        described = None
+        if train_data is not None:
+            if train_data.sample_rate is None:
+                train_data.process_item(train_data.items[0])
+            steps = getattr(train_data.transform, "transforms", [train_data.transform])
+            rates = [step.sample_rate for step in steps if hasattr(step, "sample_rate")]
+            described = SimpleNamespace(
+                stft_params=train_data.stft_params,
+                sample_rate=[train_data.sample_rate, *rates][-1],
+                num_channels=train_data.num_channels,
+                metadata=train_data.metadata,
+            )
+        with whole_file(location) as beside:
+            plain_save(self, str(beside), metadata, described, val_data, trainer)
+        return location
+
+    model_class.save = save
+
+
 def _cache() -> None:
     """zarr 3 has no ``ThreadSynchronizer`` and no object codec; items go into files of their own."""
     from svs_unet_plugin.nussl.cache import Folder
@@ -230,6 +268,7 @@ REPAIRS: tuple[Callable[[], None], ...] = (
     _report_card,
     _scores_as_floats,
     _checkpoints,
+    _save,
     _cache,
     _pictures,
     _interact,

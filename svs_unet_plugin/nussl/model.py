@@ -6,11 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from svs_unet_plugin import unet
-from svs_unet_plugin.audio import whole_file
 from svs_unet_plugin.nussl import compat
 from svs_unet_plugin.nussl.transforms import inference_transform, stft_params
 from svs_unet_plugin.stft import STFT
@@ -44,20 +42,19 @@ def build_unet_mask_inference(
     in_channels: int = 1,
     channels: int = 16,
     bottleneck: str | None = None,
-    mix_key: str = "mix_magnitude",
 ) -> dict[str, Any]:
     """A configuration for ``nussl.ml.SeparationModel``, in the manner of nussl's own builders.
 
     Args:
         sources: what to estimate; put in alphabetical order, as nussl's transforms have the magnitudes.
         in_channels, channels, bottleneck: see `svs_unet_plugin.UNet`.
-        mix_key: the input's name among the items of a dataset.
 
     Returns:
-        A model of it takes ``mix_key: (batch, frames, bins, channels)`` and returns ``mask`` and
+        A model of it takes ``mix_magnitude (batch, frames, bins, channels)`` and returns ``mask`` and
         ``estimates``, which is mask × mixture, both ``(batch, frames, bins, channels, sources)``.
 
     Example:
+        >>> import torch
         >>> model = nussl.ml.SeparationModel(build_unet_mask_inference())
         >>> model({"mix_magnitude": torch.rand(1, 128, 513, 2)})["estimates"].shape
         torch.Size([1, 128, 513, 2, 1])
@@ -71,17 +68,17 @@ def build_unet_mask_inference(
     return {
         "name": "UNetMaskInference",
         "modules": {
-            mix_key: {},
+            "mix_magnitude": {},
             "mask": {"class": "UNet", "args": arguments},
             "estimates": {"class": "Mask"},
         },
-        "connections": [["mask", [mix_key]], ["estimates", ["mask", mix_key]]],
+        "connections": [["mask", ["mix_magnitude"]], ["estimates", ["mask", "mix_magnitude"]]],
         "output": ["estimates", "mask"],
     }
 
 
 def save(
-    model: torch.nn.Module,
+    model: Any,
     path: str | os.PathLike[str],
     *,
     train_data: Any = None,
@@ -91,34 +88,34 @@ def save(
 ) -> str:
     """Save a ``nussl.ml.SeparationModel`` with all that it takes to use it, whole or not at all.
 
-    What is written opens again in ``nussl.separation.deep.DeepMaskEstimation``, `UNetSeparation` and
-    `svs_unet_plugin.Separator`, in a process that knows nothing else.
+    What is written opens again in ``nussl.separation.deep.DeepMaskEstimation`` and, if the network takes one
+    channel at a time, in `UNetSeparation` and `svs_unet_plugin.Separator`, in a process that knows nothing
+    else.
 
     Args:
         model: with a `UNet` in it.
         train_data, val_data: nussl datasets, or loaders of them, whose description is kept as well.
         trainer: an ignite engine, whose epoch and losses are kept as well.
-        stft: the transform that the model was made for, if no ``train_data`` tells it; by default the
-            paper's.
+        stft: the transform that the model was made for, by default the paper's; ``train_data`` tells its
+            own.
 
     Returns:
         The path.
+
+    Raises:
+        ValueError: if both ``train_data`` and ``stft`` are given.
     """
     metadata: dict[str, Any] = {}
     if train_data is None:
         stft = stft or STFT()
+        network = next(layer for layer in model.layers.values() if isinstance(layer, UNet))
         metadata = {
             "sample_rate": stft.sample_rate,
-            "num_channels": 1,
+            "num_channels": network.in_channels,
             "stft_params": stft_params(stft),
             "train_dataset": {"transforms": inference_transform(stft)},
         }
-    with whole_file(path) as beside:
-        model.save(  # type: ignore[operator]
-            str(beside),
-            metadata,
-            getattr(train_data, "dataset", train_data),
-            getattr(val_data, "dataset", val_data),
-            trainer,
-        )
-    return os.fspath(path)
+    elif stft is not None:
+        raise ValueError("stft goes with models that saw no data; train_data tells its own")
+    train_data, val_data = (getattr(data, "dataset", data) for data in (train_data, val_data))
+    return model.save(os.fspath(path), metadata, train_data, val_data, trainer)

@@ -19,7 +19,8 @@ class UNetSeparation(nussl.separation.SeparationBase):  # type: ignore[name-defi
     """Separates a mixture into vocals and accompaniment, at its own rate, length and channels.
 
     Unlike ``DeepMaskEstimation`` it takes any mixture from one sample up, in memory that does not grow
-    with its length beyond the audio itself, and its estimates add up to the mixture.
+    with its length beyond the audio itself, and vocals and accompaniment add up to the mixture. A network
+    of more sources has their estimates between the two.
 
     Args:
         input_audio_signal: a ``nussl.AudioSignal``.

@@ -6,19 +6,22 @@ a file, and keeps neither the random states nor the schedule. The files that it 
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TextIO
 
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler
+from tqdm import tqdm
 
 from svs_unet_plugin.audio import whole_file
 from svs_unet_plugin.checkpoint import load_weights_only
@@ -43,7 +46,7 @@ class TrainSettings:
         patience: epochs without a better validation loss after which training stops; None for never.
         max_norm: gradients of a larger L2 norm are scaled down to it; None for no limit.
         mixed_precision: bfloat16 in the network; None for where there is a GPU.
-        seed: of every random number.
+        seed: of every random number from the call of `train` on; seed before a model is made, too.
     """
 
     epochs: int = 100
@@ -95,17 +98,22 @@ def train(
         The path of the checkpoint with the lowest validation loss.
 
     Raises:
-        ValueError: if ``out`` holds a run of other settings.
+        ValueError: if ``out`` holds a run of other settings, data or network, or another process trains
+            there now.
     """
     settings = settings or TrainSettings()
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     checkpoints = Path(out) / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
 
+    lock = _lock(Path(out) / ".lock")
+    run = _Run(checkpoints / "latest.state.pth", _description(settings, model, train_data))
     nussl.utils.seed(settings.seed)
-    _fill_caches(train_data, val_data)
+    _fill_caches(train_data, val_data, progress=progress)
     model = model.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    # Magnitudes below 1, most of them far below, make for gradients of 1e-8 in the deepest layers, which
+    # Adam's usual epsilon of 1e-8 would halve.
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, eps=1e-12)
     scheduler = _scheduler(optimizer, settings)
     losses = {"L1Loss": {"weight": 1.0}}
     steps = settings.epoch_steps * settings.batch_size
@@ -121,8 +129,7 @@ def train(
         nussl.ml.train.closures.ValidationClosure(losses, model),
         device,
     )
-    run = _Run(model, optimizer, scheduler, settings, checkpoints / "latest.state.pth")
-    run.resume(trainer)
+    run.attach(trainer, {"model": model, "optimizer": optimizer, "scheduler": scheduler}, settings)
 
     @trainer.on(nussl.ml.train.BackwardsEvents.BACKWARDS_COMPLETED)
     def clip_gradients(_: Engine) -> None:
@@ -157,81 +164,107 @@ def train(
         run.save(engine)
         plot_losses(history, Path(out) / "loss.png")
         engine.fire_event(nussl.ml.train.ValidationEvents.VALIDATION_COMPLETED)
-        if settings.patience is not None and len(validation) - _best(validation) > settings.patience:
+        if _got_no_better(validation, settings.patience):
             engine.terminate()
 
     nussl.ml.train.add_tensorboard_handler(str(Path(out) / "tensorboard"), trainer)
     if progress:
         nussl.ml.train.add_progress_bar_handler(trainer, validator)
     mixed = device != "cpu" if settings.mixed_precision is None else settings.mixed_precision
-    with _mixed_precision(model, device) if mixed else nullcontext():
-        if not run.finished():
+    with lock, _mixed_precision(model, device) if mixed else nullcontext():
+        if not run.finished(settings):
             trainer.run(train_loader, max_epochs=settings.epochs)
     return checkpoints / "best.model.pth"
 
 
 class _Run:
-    """All that changes while a model trains, kept in one file a run."""
+    """All that changes while a model trains, kept in one file.
 
-    def __init__(
-        self, model: nn.Module, optimizer: Any, scheduler: Any, settings: TrainSettings, path: Path
-    ) -> None:
-        self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
-        self.settings, self.path = settings, path
-        self.history: dict[str, list[float]] = {}
-        self.random: dict[str, Any] | None = None
+    Raises:
+        ValueError: if the file is of a run of another description.
+    """
 
-    def resume(self, trainer: Engine) -> None:
-        """Take up the run that the file holds, if there is one."""
-        if self.path.exists():
-            state = load_weights_only(self.path)
-            if state["settings"] != asdict(self.settings):
-                changed = [k for k, v in asdict(self.settings).items() if state["settings"].get(k) != v]
+    def __init__(self, path: Path, description: dict[str, Any]) -> None:
+        self.path, self.description = path, description
+        self.state: dict[str, Any] = {}
+        self.parts: dict[str, Any] = {}
+        if path.exists():
+            self.state = load_weights_only(path)
+            before = self.state["description"]
+            if changed := [key for key in description if before.get(key) != description[key]]:
                 raise ValueError(
-                    f"{self.path.parent.parent} holds a run with another {' and '.join(changed)}: "
-                    "take the same settings to go on with it, or another folder"
+                    f"{path.parent.parent} holds a run with another {' and '.join(changed)}: "
+                    "take the same to go on with it, or another folder"
                 )
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scheduler.load_state_dict(state["scheduler"])
-            self.history, self.random = state["history"], state["random"]
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        return self.state.get("history", {})
+
+    def attach(self, trainer: Engine, parts: dict[str, Any], settings: TrainSettings) -> None:
+        """Put the model, its optimizer and schedule, and the trainer where the run was left."""
+        self.parts = parts
+        for name, part in parts.items():
+            if self.state:
+                part.load_state_dict(self.state[name])
+        if self.state:
             trainer.load_state_dict(
                 {
                     "epoch": len(self.history["train/loss"]),
-                    "max_epochs": self.settings.epochs,
-                    "epoch_length": self.settings.epoch_steps,
+                    "max_epochs": settings.epochs,
+                    "epoch_length": settings.epoch_steps,
                 }
             )
 
         @trainer.on(Events.STARTED)
         def go_on(engine: Any) -> None:  # after nussl's own handler, which empties the history
             engine.state.epoch_history = self.history
-            if self.random is not None:
-                _set_random_states(self.random)
+            if self.state:
+                _set_random_states(self.state["random"])
 
     def save(self, engine: Any) -> None:
         content = {
-            "settings": asdict(self.settings),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
+            "description": self.description,
             "history": engine.state.epoch_history,
             "random": _random_states(),
+            **{name: part.state_dict() for name, part in self.parts.items()},
         }
         with whole_file(self.path) as beside:
             torch.save(content, beside)
 
-    def finished(self) -> bool:
-        """Whether the run that was taken up had come to its end."""
+    def finished(self, settings: TrainSettings) -> bool:
+        """Whether the run had come to its end when it was left."""
         validation = self.history.get("validation/loss", [])
-        patience = self.settings.patience
-        stopped = patience is not None and bool(validation) and len(validation) - _best(validation) > patience
-        return stopped or len(validation) >= self.settings.epochs
+        return len(validation) >= settings.epochs or _got_no_better(validation, settings.patience)
 
 
-def _best(losses: list[float]) -> int:
-    """The epoch, from 1, with the lowest loss."""
-    return 1 + int(np.argmin(losses))
+def _description(settings: TrainSettings, model: Any, train_data: Any) -> dict[str, Any]:
+    """What must be the same for a run to go on: settings, network and data, but not where the data lie."""
+    cache_class = nussl.datasets.transforms.Cache
+    steps = getattr(train_data.transform, "transforms", [train_data.transform])
+    arguments = {key: module.get("args") for key, module in model.config["modules"].items()}
+    return {
+        **asdict(settings),
+        "network": json.dumps(arguments, sort_keys=True),
+        "STFT": str(train_data.stft_params),
+        "transform": [repr(step) for step in steps if not isinstance(step, cache_class)],
+        "number of items": len(train_data),
+    }
+
+
+def _lock(path: Path) -> TextIO:
+    """A file that one process at a time holds, until it is closed or the process ends."""
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ValueError(f"another process trains in {path.parent} now") from error
+    return file
+
+
+def _got_no_better(losses: list[float], patience: int | None) -> bool:
+    """Whether the lowest loss is more than ``patience`` epochs old."""
+    return patience is not None and bool(losses) and len(losses) - 1 - int(np.argmin(losses)) > patience
 
 
 def _random_states() -> dict[str, Any]:
@@ -281,13 +314,15 @@ def _mixed_precision(model: nn.Module, device: str) -> Iterator[None]:
         del model.forward
 
 
-def _fill_caches(*datasets: Any) -> None:
-    """Fill the caches among the datasets' transforms, where they are not full already."""
+def _fill_caches(*datasets: Any, progress: bool) -> None:
+    """Fill the caches among the datasets' transforms, unless they were opened as populated."""
     cache_class = nussl.datasets.transforms.Cache
     for dataset in datasets:
         steps = getattr(dataset.transform, "transforms", [dataset.transform])
         if any(isinstance(step, cache_class) for step in steps) and not dataset.cache_populated:
-            nussl.ml.train.cache_dataset(dataset)
+            for i in tqdm(range(len(dataset)), desc="Cache", unit="item", disable=not progress):
+                dataset[i]
+            dataset.cache_populated = True
 
 
 def plot_losses(history: dict[str, list[float]], path: Path) -> None:
