@@ -9,6 +9,7 @@ import argparse
 import shutil
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +58,8 @@ def main() -> None:
     print(table(tracks, checkpoint))
 
     print(f"4. {song}", flush=True)
-    name = song.name.partition(".")[0]
-    stems = Separator(checkpoint).separate_file(song, options.out / "separated" / name, progress=True)
+    separated = options.out / "separated" / audio.title(song)
+    stems = Separator(checkpoint).separate_file(song, separated, progress=True)
     weights = options.out / "vocals.pth"
     with audio.whole_file(weights) as beside:
         shutil.copyfile(checkpoint, beside)
@@ -97,7 +98,8 @@ def train(corpus: Path, run: Path, steps: int) -> Path:
 
 def table(tracks: list[Path], checkpoint: Path) -> str:
     """A Markdown table of median scores over the tracks."""
-    with ProcessPoolExecutor(initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(None, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         scored = pool.map(partial(score, checkpoint=checkpoint), tracks)
         results = list(tqdm(scored, total=len(tracks), unit="track"))
     lines = [

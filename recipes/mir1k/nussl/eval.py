@@ -6,6 +6,7 @@ import argparse
 import csv
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ def main() -> None:
     options = parser.parse_args()
 
     clips = sorted((options.data / "test" / "mix").glob("*.wav"))
-    with ProcessPoolExecutor(options.jobs, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         scored = pool.map(partial(score, checkpoint=options.checkpoint), clips)
         rows = [row for rows in tqdm(scored, total=len(clips), unit="clip") for row in rows]
     table = options.checkpoint.parent.parent / "test_scores.csv"

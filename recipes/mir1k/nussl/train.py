@@ -28,7 +28,8 @@ def main() -> None:
     options = parser.parse_args()
 
     options.out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(options.conf, options.out / "conf.yml")
+    if not (options.out / "conf.yml").exists():
+        shutil.copyfile(options.conf, options.out / "conf.yml")
     conf = yaml.safe_load(options.conf.read_text())
     stft = STFT(hop_length=conf["hop_length"])
 

@@ -1,0 +1,243 @@
+"""How long separation takes beside Open-Unmix and HT Demucs, and how much memory a long file needs.
+
+All weights are random: time does not depend on what a network has learnt. The systems take turns in one
+process, so that whatever else the machine does meets all of them, and are compared turn by turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import platform
+import resource
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from types import ModuleType
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import svs_unet_plugin
+from svs_unet_plugin import STFT, Separator, UNet
+
+SAMPLE_RATE = 44_100
+WARM_UP_SECONDS = 10
+SEED = 0
+
+
+@dataclass
+class System:
+    """Something that separates audio ``(2, samples)`` at 44.1 kHz, and the seconds that it took each time."""
+
+    name: str
+    separate: Callable[[Tensor], object]
+    seconds: list[float] = field(default_factory=list)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seconds", type=int, default=60, help="of stereo to separate (default 60)")
+    parser.add_argument("--threads", type=int, default=2, help="that torch may use (default 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns for each system (default 5)")
+    parser.add_argument(
+        "--memory",
+        type=int,
+        metavar="MINUTES",
+        help="instead, separate a file of so many minutes of stereo and print the peak memory;\n"
+        "needs 53 MB of temporary space a minute",
+    )
+    options = parser.parse_args()
+    for name, value in vars(options).items():
+        if value is not None and value < 1:
+            parser.error(f"--{name} must be at least 1, got {value}")
+    if options.memory is None:
+        print(compare_speed(options.seconds, options.threads, options.rounds))
+    else:
+        print(measure_memory(options.memory, options.threads))
+
+
+def compare_speed(seconds: int, threads: int, rounds: int) -> str:
+    """Let the systems take turns; return a Markdown table."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(SEED)
+    load = os.getloadavg()[0]  # of others: a thread without an idle core starves
+    peers = [open_unmix(), ht_demucs()]  # first, so that a missing one is noticed at once
+    ours = [plugin(hop_length=768), plugin(hop_length=256)]
+    systems = [*ours, *peers]
+    audio = 0.1 * torch.randn(2, seconds * SAMPLE_RATE)
+    with tqdm(total=(rounds + 1) * len(systems), unit="run") as bar:
+        for turn in range(rounds + 1):
+            for system in systems:
+                bar.set_description(system.name if turn else f"{system.name}, warm-up")
+                start = time.perf_counter()
+                system.separate(audio if turn else audio[:, : WARM_UP_SECONDS * SAMPLE_RATE])
+                if turn:
+                    system.seconds.append(time.perf_counter() - start)
+                bar.update()
+    columns = ["system", "seconds", "times real time", *(f"÷ {our.name}" for our in ours)]
+    lines = [
+        f"{seconds} s of stereo at 44.1 kHz, {rounds} turns each: median (minimum–maximum).",
+        f"{_machine(threads)}; openunmix {version('openunmix')}, demucs {version('demucs')}.",
+        f"Load average of the machine before: {load:.1f}.",
+        "",
+        "| " + " | ".join(columns) + " |",
+        "| --- |" + " ---: |" * (len(columns) - 1),
+    ]
+    for system in systems:
+        ratios = [_spread([a / b for a, b in zip(system.seconds, our.seconds, strict=True)]) for our in ours]
+        real_time = _three_digits(seconds / median(system.seconds))
+        lines.append("| " + " | ".join([system.name, _spread(system.seconds), real_time, *ratios]) + " |")
+    return "\n".join(lines)
+
+
+def plugin(hop_length: int) -> System:
+    """This package's `Separator`."""
+    network = _random_unet()
+    separator = Separator(network, device="cpu", stft=STFT(hop_length=hop_length))
+    return System(f"U-Net, hop {hop_length}", lambda audio: separator.separate(audio, SAMPLE_RATE))
+
+
+def open_unmix() -> System:
+    """Open-Unmix as ``umxhq(targets=["vocals"], residual=True)`` sets it up: one network, one EM iteration.
+
+    The command line's default, ``umxl``, has layers of twice the width and takes longer.
+    """
+    with _torchaudio_or_stand_in():
+        openunmix = _import_peer("openunmix", "openunmix")
+    separator = openunmix.umxhq(targets=["vocals"], residual=True, pretrained=False, device="cpu").eval()
+    return System("Open-Unmix", torch.inference_mode()(lambda audio: separator(audio[None])))
+
+
+def ht_demucs() -> System:
+    """HT Demucs in the configuration of the released ``htdemucs``, run as its command line runs it.
+
+    But with no shift: the command line's single random shift (``shifts=1``) costs half a second of audio
+    more and would make the runs differ.
+    """
+    with _torchaudio_or_stand_in():  # up to demucs 4.0
+        htdemucs = _import_peer("demucs.htdemucs", "demucs")
+        apply = _import_peer("demucs.apply", "demucs")
+    # Of the class's defaults, the released model changes these three: 41 984 456 parameters.
+    network = htdemucs.HTDemucs(
+        sources=["drums", "bass", "other", "vocals"],
+        bottom_channels=512,
+        dconv_mode=3,
+        segment=Fraction(39, 5),
+    ).eval()
+    run = torch.inference_mode()(
+        lambda audio: apply.apply_model(network, audio[None], shifts=0, split=True, overlap=0.25)
+    )
+    return System("HT Demucs", run)
+
+
+def measure_memory(minutes: int, threads: int) -> str:
+    """Separate a made file in a fresh process; return a sentence about its peak memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        needed = minutes * 60 * SAMPLE_RATE * 2 * (2 + 4 + 4)  # bytes: 16-bit mixture, two stems in float
+        if shutil.disk_usage(folder).free < needed:
+            sys.exit(f"{folder} has no {needed / 1e9:.1f} GB free; point TMPDIR at a folder that has")
+        song = Path(folder) / f"{minutes} minutes.wav"
+        rng = np.random.default_rng(SEED)
+        with soundfile.SoundFile(song, "w", SAMPLE_RATE, 2, "PCM_16") as file:
+            for _ in tqdm(range(minutes), desc="making a file", unit="min"):
+                file.write(0.1 * rng.standard_normal((60 * SAMPLE_RATE, 2), np.float32))
+        # A process counts its parent's memory as its own where it was forked from it; this one has
+        # imported the same and held one minute of audio, and so stays below.
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            peak, seconds = pool.submit(_separate_file, song, Path(folder) / "stems", threads).result()
+    return (
+        f"{minutes} min of stereo at 44.1 kHz, hop 768, file to files: "
+        f"peak memory {peak / 1e6:.0f} MB, {seconds:.0f} s. {_machine(threads)}."
+    )
+
+
+def _separate_file(song: Path, out: Path, threads: int) -> tuple[int, float]:
+    """The peak resident memory of this process in bytes, and the seconds taken."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(SEED)
+    start = time.perf_counter()
+    Separator(_random_unet(), device="cpu").separate_file(song, out, progress=True)
+    seconds = time.perf_counter() - start
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, seconds
+
+
+def _random_unet() -> UNet:
+    """A U-Net whose normalisations have seen data, so that no layer's values die out or blow up."""
+    network = UNet()
+    with torch.no_grad():
+        network.train()(torch.rand(4, 1, 513, 128))
+    return network.eval()
+
+
+def _import_peer(module: str, package: str) -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        print(
+            f"{package} can't be imported, {error.name} is not installed: "
+            "pip install einops julius && pip install --no-deps openunmix demucs (see benchmarks/README.md)",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+@contextmanager
+def _torchaudio_or_stand_in() -> Iterator[None]:
+    """Let a package be imported that imports torchaudio, where there is none that can be.
+
+    PyPI's torchaudio is built for CUDA and raises OSError beside a torch for the CPU. The networks and
+    their transforms are torch's alone; torchaudio is for files and training, which are not used here.
+    """
+    try:
+        importlib.import_module("torchaudio")
+        missing = False
+    except (ImportError, OSError):
+        missing = True
+        sys.modules["torchaudio"] = ModuleType("torchaudio")
+    try:
+        yield
+    finally:
+        if missing:
+            del sys.modules["torchaudio"]
+
+
+def _machine(threads: int) -> str:
+    """The processor, the number of threads, and the versions."""
+    cpu = platform.processor() or platform.machine()
+    if Path("/proc/cpuinfo").exists():  # Linux, where platform knows no name
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), cpu)
+    versions = {"svs_unet_plugin": svs_unet_plugin.__version__, "torch": torch.__version__}
+    versions |= {package: version(package) for package in ("numpy", "soxr")}
+    listed = ", ".join(f"{name} {number}" for name, number in versions.items())
+    return f"{cpu}, {threads} thread(s); Python {platform.python_version()}, {listed}"
+
+
+def _spread(values: list[float]) -> str:
+    low, high = _three_digits(min(values)), _three_digits(max(values))
+    return f"{_three_digits(median(values))} ({low}–{high})"
+
+
+def _three_digits(value: float) -> str:
+    """Three significant digits, and never an exponent: 0.123, 12.3, 123, 1234."""
+    return f"{value:.{max(0, 3 - len(str(int(value))) if value >= 1 else 3)}f}"
+
+
+if __name__ == "__main__":
+    main()
