@@ -6,15 +6,13 @@ a file, and keeps neither the random states nor the schedule. The files that it 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,9 +22,9 @@ from torch.utils.data import DataLoader, RandomSampler
 from tqdm import tqdm
 
 from svs_unet_plugin.audio import whole_file
-from svs_unet_plugin.checkpoint import load_weights_only
 from svs_unet_plugin.nussl import compat
 from svs_unet_plugin.nussl.model import save
+from svs_unet_plugin.nussl.run import Run, lock_file
 
 nussl = compat.import_nussl()
 
@@ -106,8 +104,8 @@ def train(
     checkpoints = Path(out) / "checkpoints"
     checkpoints.mkdir(parents=True, exist_ok=True)
 
-    lock = _lock(Path(out) / ".lock")
-    run = _Run(checkpoints / "latest.state.pth", _description(settings, model, train_data))
+    lock = lock_file(Path(out) / ".lock")
+    run = Run(checkpoints / "latest.state.pth", _description(settings, model, train_data))
     nussl.utils.seed(settings.seed)
     _fill_caches(train_data, val_data, progress=progress)
     model = model.to(device)
@@ -129,7 +127,12 @@ def train(
         nussl.ml.train.closures.ValidationClosure(losses, model),
         device,
     )
-    run.attach(trainer, {"model": model, "optimizer": optimizer, "scheduler": scheduler}, settings)
+    run.attach(
+        trainer,
+        {"model": model, "optimizer": optimizer, "scheduler": scheduler},
+        settings.epochs,
+        settings.epoch_steps,
+    )
 
     @trainer.on(nussl.ml.train.BackwardsEvents.BACKWARDS_COMPLETED)
     def clip_gradients(_: Engine) -> None:
@@ -172,70 +175,10 @@ def train(
         nussl.ml.train.add_progress_bar_handler(trainer, validator)
     mixed = device != "cpu" if settings.mixed_precision is None else settings.mixed_precision
     with lock, _mixed_precision(model, device) if mixed else nullcontext():
-        if not run.finished(settings):
+        losses_so_far = run.history.get("validation/loss", [])
+        if len(losses_so_far) < settings.epochs and not _got_no_better(losses_so_far, settings.patience):
             trainer.run(train_loader, max_epochs=settings.epochs)
     return checkpoints / "best.model.pth"
-
-
-class _Run:
-    """All that changes while a model trains, kept in one file.
-
-    Raises:
-        ValueError: if the file is of a run of another description.
-    """
-
-    def __init__(self, path: Path, description: dict[str, Any]) -> None:
-        self.path, self.description = path, description
-        self.state: dict[str, Any] = {}
-        self.parts: dict[str, Any] = {}
-        if path.exists():
-            self.state = load_weights_only(path)
-            before = self.state["description"]
-            if changed := [key for key in description if before.get(key) != description[key]]:
-                raise ValueError(
-                    f"{path.parent.parent} holds a run with another {' and '.join(changed)}: "
-                    "take the same to go on with it, or another folder"
-                )
-
-    @property
-    def history(self) -> dict[str, list[float]]:
-        return self.state.get("history", {})
-
-    def attach(self, trainer: Engine, parts: dict[str, Any], settings: TrainSettings) -> None:
-        """Put the model, its optimizer and schedule, and the trainer where the run was left."""
-        self.parts = parts
-        for name, part in parts.items():
-            if self.state:
-                part.load_state_dict(self.state[name])
-        if self.state:
-            trainer.load_state_dict(
-                {
-                    "epoch": len(self.history["train/loss"]),
-                    "max_epochs": settings.epochs,
-                    "epoch_length": settings.epoch_steps,
-                }
-            )
-
-        @trainer.on(Events.STARTED)
-        def go_on(engine: Any) -> None:  # after nussl's own handler, which empties the history
-            engine.state.epoch_history = self.history
-            if self.state:
-                _set_random_states(self.state["random"])
-
-    def save(self, engine: Any) -> None:
-        content = {
-            "description": self.description,
-            "history": engine.state.epoch_history,
-            "random": _random_states(),
-            **{name: part.state_dict() for name, part in self.parts.items()},
-        }
-        with whole_file(self.path) as beside:
-            torch.save(content, beside)
-
-    def finished(self, settings: TrainSettings) -> bool:
-        """Whether the run had come to its end when it was left."""
-        validation = self.history.get("validation/loss", [])
-        return len(validation) >= settings.epochs or _got_no_better(validation, settings.patience)
 
 
 def _description(settings: TrainSettings, model: Any, train_data: Any) -> dict[str, Any]:
@@ -252,41 +195,9 @@ def _description(settings: TrainSettings, model: Any, train_data: Any) -> dict[s
     }
 
 
-def _lock(path: Path) -> TextIO:
-    """A file that one process at a time holds, until it is closed or the process ends."""
-    file = path.open("w")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise ValueError(f"another process trains in {path.parent} now") from error
-    return file
-
-
 def _got_no_better(losses: list[float], patience: int | None) -> bool:
     """Whether the lowest loss is more than ``patience`` epochs old."""
     return patience is not None and bool(losses) and len(losses) - 1 - int(np.argmin(losses)) > patience
-
-
-def _random_states() -> dict[str, Any]:
-    version, keys, gauss = random.getstate()
-    # nussl uses numpy's global generator, too.
-    name, numpy_keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
-    return {
-        "python": [version, list(keys), gauss],
-        "numpy": [name, torch.from_numpy(np.asarray(numpy_keys).astype(np.int64)), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all(),
-    }
-
-
-def _set_random_states(states: dict[str, Any]) -> None:
-    version, keys, gauss = states["python"]
-    random.setstate((version, tuple(keys), gauss))
-    name, numpy_keys, *rest = states["numpy"]
-    np.random.set_state((name, numpy_keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
-    torch.set_rng_state(states["torch"])
-    if states["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 def _scheduler(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> Any:
