@@ -8,7 +8,6 @@ attributes. Files are read with ``weights_only=True``; one that asks for anythin
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -28,9 +27,6 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 
 DEFAULT_NAME = "vocals"
 """The bundled weights that are taken when none are named."""
-
-CHECKSUMS = "SHA256SUMS"
-"""The file beside bundled weights that holds their checksums, as ``sha256sum`` writes them."""
 
 Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
 """A class that a file may name, alone or with the full name that it has there."""
@@ -62,8 +58,6 @@ def read(weights: str | os.PathLike[str] | None = None) -> Checkpoint:
         ValueError: if the file is no checkpoint of this network, or holds more than data.
     """
     path = find(weights)
-    if path.parent == PRETRAINED:
-        _verify(path)
     content = load_weights_only(path, _stand_ins(path))
     try:
         config = json.loads(content["config"])
@@ -125,13 +119,6 @@ def find(weights: str | os.PathLike[str] | None = None) -> Path:
         return bundled[str(weights)]
     names = ", ".join(bundled) or "none"
     raise FileNotFoundError(f"no checkpoint at {weights}, and no bundled weights of that name ({names})")
-
-
-def _verify(path: Path) -> None:
-    """Raise ValueError if bundled weights are not those that were shipped."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if f"{digest}  {path.name}" not in (path.parent / CHECKSUMS).read_text().splitlines():
-        raise ValueError(f"{path} is damaged: its checksum is {digest}; install the package again")
 
 
 def load_weights_only(path: str | os.PathLike[str], allowed: Sequence[Allowed] = ()) -> Any:

@@ -82,14 +82,8 @@ def test_bundled_weights_by_name(
     with pytest.raises(FileNotFoundError, match="none are bundled: give the path of a checkpoint"):
         checkpoint.read()
     (tmp_path / "vocals.pth").write_bytes(checkpoint_path.read_bytes())
-    sums = subprocess.run(["sha256sum", "vocals.pth"], cwd=tmp_path, capture_output=True, text=True)
-    (tmp_path / "SHA256SUMS").write_text(sums.stdout)
     for name in (None, "vocals"):
         weight = checkpoint.read(name).network.decoder[-1].weight
         assert torch.equal(weight, network.decoder[-1].weight)
     with pytest.raises(FileNotFoundError, match=r"no bundled weights of that name \(vocals\)"):
         checkpoint.read("drums")
-    with (tmp_path / "vocals.pth").open("ab") as file:
-        file.write(b"\0")
-    with pytest.raises(ValueError, match=r"vocals\.pth is damaged"):
-        checkpoint.read()

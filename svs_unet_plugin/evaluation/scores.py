@@ -25,6 +25,21 @@ class Scores:
     sar: np.ndarray
 
 
+def sdr(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
+    """Signal-to-distortion ratios of whole songs in dB: energy of the source over that of the error.
+
+    Y. Mitsufuji et al.: "Music Demixing Challenge 2021", 2022, equation 1.
+
+    Args:
+        references, estimates: ``(sources, channels, samples)``.
+
+    Returns:
+        ``(sources,)``
+    """
+    error = references - estimates
+    return 10 * np.log10((references**2).sum(axis=(1, 2)) / (error**2).sum(axis=(1, 2)))
+
+
 def bss_eval_v3(references: np.ndarray, estimates: np.ndarray) -> Scores:
     """Scores of whole signals by mir_eval, each estimate against the reference of its place.
 
@@ -50,6 +65,9 @@ def bss_eval_v4(references: np.ndarray, estimates: np.ndarray, sample_rate: int)
     Args:
         references, estimates: ``(sources, channels, samples)``.
         sample_rate: in Hz.
+
+    Raises:
+        ValueError: if a signal is silent from beginning to end.
     """
     import museval
 

@@ -109,9 +109,7 @@ def train(
     nussl.utils.seed(settings.seed)
     _fill_caches(train_data, val_data, progress=progress)
     model = model.to(device)
-    # Magnitudes below 1, most of them far below, make for gradients of 1e-8 in the deepest layers, which
-    # Adam's usual epsilon of 1e-8 would halve.
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, eps=1e-12)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
     scheduler = _scheduler(optimizer, settings)
     losses = {"L1Loss": {"weight": 1.0}}
     steps = settings.epoch_steps * settings.batch_size
