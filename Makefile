@@ -4,7 +4,7 @@
 #
 # Variables: PYTHON=python3.12      the interpreter that .venv is made with, if there is no .venv yet
 #            SONG="my song.mp3"     a song for the demo to separate
-#            STEPS=80               how long the demo trains, 400 steps by default
+#            STEPS=80               how long the demo trains, 520 by default
 #            DEMO_ARGS="..."        anything else for recipes/demo/run.py
 
 VENV := .venv

@@ -29,7 +29,7 @@ SEED = 0
 TRACKS = 60
 VALIDATION_TRACKS = 4
 EPOCH_STEPS = 40
-STEPS = 400
+STEPS = 520
 ENOUGH = 8.0
 """dB of vocal SDR that a U-Net which learns passes with so many steps."""
 SYSTEMS = ("mixture, untouched", "U-Net", "ideal ratio mask")
