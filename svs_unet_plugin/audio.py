@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,16 +188,16 @@ def resample_blocks(blocks: Iterable[np.ndarray], channels: int, old: int, new: 
     if old == new:
         yield from blocks
         return
-    # A stream for each channel takes two thirds of the time of one stream for all, and gives the same.
+    # A stream for each channel, each on a thread of its own: soxr lets go of Python's lock.
     streams = [soxr.ResampleStream(old, new, 1, dtype="float32", quality="HQ") for _ in range(channels)]
-    for block in blocks:
-        yield np.stack(
-            [
-                stream.resample_chunk(np.ascontiguousarray(signal))
-                for stream, signal in zip(streams, block, strict=True)
-            ]
-        )
-    yield np.stack([stream.resample_chunk(np.zeros(0, np.float32), last=True) for stream in streams])
+    with ThreadPoolExecutor(min(channels, os.cpu_count() or 1)) as pool:
+        for block in blocks:
+            yield np.stack(list(pool.map(_resample_chunk, streams, block)))
+        yield np.stack([stream.resample_chunk(np.zeros(0, np.float32), last=True) for stream in streams])
+
+
+def _resample_chunk(stream: soxr.ResampleStream, signal: np.ndarray) -> np.ndarray:
+    return stream.resample_chunk(np.ascontiguousarray(signal))
 
 
 @contextmanager

@@ -123,7 +123,7 @@ class Separator:
         low = self._at_network_rate(blocks(), mixture.shape[0], sample_rate)
         start = 0
         for block in self._stems(low, blocks(), sample_rate):
-            end = start + block.shape[-1]
+            end = start + block[0].shape[-1]
             for stem, samples in zip(stems.values(), block, strict=True):
                 stem[:, start:end] = samples
             start = end
@@ -167,7 +167,7 @@ class Separator:
                 for block in self._stems(low, file.blocks(), file.sample_rate):
                     for write, stem in zip(writers, block, strict=True):
                         write(stem)
-                    separating.update(block.shape[-1])
+                    separating.update(block[0].shape[-1])
         except BaseException:
             with suppress(OSError):  # somebody else may have put something there
                 for folder in made:
@@ -184,8 +184,10 @@ class Separator:
             low[start:] = block.T
         return torch.from_numpy(low.T)
 
-    def _stems(self, low: Tensor, blocks: Iterable[np.ndarray], sample_rate: int) -> Iterator[np.ndarray]:
-        """Blocks ``(sources, channels, samples)`` at the mixture's rate, as long as the mixture's.
+    def _stems(
+        self, low: Tensor, blocks: Iterable[np.ndarray], sample_rate: int
+    ) -> Iterator[list[np.ndarray]]:
+        """For each block of the mixture, one ``(channels, samples)`` of each of `sources`.
 
         Args:
             low: the mixture at the network's rate, ``(channels, samples)``.
@@ -201,7 +203,7 @@ class Separator:
         )
         for mixture, estimates in _side_by_side(blocks, high):
             sources = estimates.reshape(len(self.estimated), *mixture.shape)
-            yield np.concatenate([sources, (mixture - sources[0])[None]])
+            yield [*sources, mixture - sources[0]]
 
     @torch.inference_mode()
     def estimates(self, mixture: Tensor) -> Iterator[Tensor]:
