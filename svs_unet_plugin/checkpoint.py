@@ -165,9 +165,6 @@ class _STFTParams(NamedTuple):
 class _Record:
     """What is left of a transform here: its attributes."""
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in vars(self).items())})"
-
 
 _TRANSFORMS = ("nussl.datasets.transforms.", "svs_unet_plugin.nussl.transforms.")
 

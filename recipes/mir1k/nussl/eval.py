@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -49,11 +49,16 @@ def main() -> None:
         print(f"| {system} | {' | '.join(cells)} |")
 
 
+@cache
+def _separator(checkpoint: Path) -> Separator:
+    return Separator(checkpoint, device="cpu")
+
+
 def score(mix: Path, checkpoint: Path) -> list[dict]:
     """Scores of the network and of the ideal ratio mask on one clip, a row for each source."""
     references = np.concatenate([audio.read(mix.parents[1] / source / mix.name)[0] for source in SOURCES])
     mixture, sample_rate = audio.read(mix)
-    separator = Separator(checkpoint, device="cpu")
+    separator = _separator(checkpoint)
     stems = separator.separate(mixture, sample_rate)
     ideal = ideal_ratio_mask(references[:, None], sample_rate, separator.stft)[:, 0]
     untouched = bss_eval_v3(references, np.concatenate([mixture, mixture]))

@@ -33,8 +33,8 @@ def main() -> None:
     conf = yaml.safe_load(options.conf.read_text())
     stft = STFT(hop_length=conf["hop_length"])
 
-    def clips(part: str, held_back: bool, **arguments: Any) -> Any:
-        data = nussl.datasets.MixSourceFolder(str(options.data / part), **arguments)
+    def clips(held_back: bool, **arguments: Any) -> Any:
+        data = nussl.datasets.MixSourceFolder(str(options.data / "train"), **arguments)
         data.items = [item for item in data.items if item.startswith(VALIDATION_SONGS) == held_back]
         data.cache_populated = False  # and so a cache learns how many clips there are
         return data
@@ -46,14 +46,13 @@ def main() -> None:
     params = svs.stft_params(stft)
     excerpt_frames = conf["excerpt_frames"]
     if "remix" in conf:
-        songs = [clips(part, held_back=False) for part in conf["remix"]["parts"]]
         corpus = options.out / "made-up"
         make_corpus(corpus, conf["remix"]["made_up_songs"], seconds=20, seed=1)
-        songs.append(nussl.datasets.MUSDB18(str(corpus), is_wav=True))
-        train_data = svs.Remix(chain(*songs), transform("train", excerpt_frames, cached=False), stft)
+        songs = chain(clips(False), nussl.datasets.MUSDB18(str(corpus), is_wav=True))
+        train_data = svs.Remix(songs, transform("train", excerpt_frames, cached=False), stft)
     else:
-        train_data = clips("train", False, stft_params=params, transform=transform("train", excerpt_frames))
-    val_data = clips("train", True, stft_params=params, transform=transform("valid", None))
+        train_data = clips(False, stft_params=params, transform=transform("train", excerpt_frames))
+    val_data = clips(True, stft_params=params, transform=transform("valid", None))
 
     settings = svs.TrainSettings(**conf["training"])
     nussl.utils.seed(settings.seed)
