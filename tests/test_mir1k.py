@@ -1,4 +1,9 @@
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -52,3 +57,41 @@ def test_bad_folders(clips: Path, tmp_path: Path) -> None:
     soundfile.write(clips / "abjones_1_02.wav", np.zeros(10), 16_000)
     with pytest.raises(ValueError, match=r"abjones_1_02\.wav has 1 channels"):
         mir1k.prepare(clips, tmp_path / "out")
+
+
+@pytest.fixture
+def server(clips: Path, tmp_path: Path) -> Iterator[str]:
+    """A server of an archive like the original."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "MIR-1K.zip", "w") as archive:
+        for path in clips.iterdir():
+            archive.write(path, f"MIR-1K/Wavfile/{path.name}")
+        archive.writestr("MIR-1K/readme.txt", "not needed")
+    (folder / "half.zip").write_bytes((folder / "MIR-1K.zip").read_bytes()[:5000])
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
+        Thread(target=http.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+def test_download(server: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        folder = mir1k.fetch(tmp_path / "data", f"{server}/MIR-1K.zip")
+        assert sorted(path.name for path in folder.iterdir()) == sorted(CLIPS)
+    mir1k.prepare(folder, tmp_path / "out")
+    # It is not asked for again.
+    assert mir1k.fetch(tmp_path / "data", "http://127.0.0.1:1/MIR-1K.zip") == folder
+
+
+@pytest.mark.parametrize("name", ["missing.zip", "half.zip"])
+def test_download_that_fails(server: str, tmp_path: Path, name: str) -> None:
+    with pytest.raises(OSError, match=r"could not be had from .* with --data_dir"):
+        mir1k.fetch(tmp_path / "data", f"{server}/{name}")
+    assert len(list(mir1k.fetch(tmp_path / "data", f"{server}/MIR-1K.zip").iterdir())) == len(CLIPS)
+
+
+def test_no_network(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=r"ConnectionError.*where there is a network"):
+        mir1k.fetch(tmp_path / "data", "http://127.0.0.1:1/MIR-1K.zip")

@@ -2,80 +2,162 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT
 from svs_unet_plugin.nussl import nussl
 
+tfm = nussl.datasets.transforms
 
-def song(value: float, seconds: float = 2.0, sample_rate: int = 8192) -> dict[str, Any]:
+
+def signal(samples: np.ndarray, sample_rate: int = 8192) -> Any:
+    return nussl.AudioSignal(audio_data_array=np.atleast_2d(samples), sample_rate=sample_rate)
+
+
+def song(value: float, seconds: float = 6.0, sample_rate: int = 8192) -> dict[str, Any]:
     """A song whose vocals are ``value`` everywhere, and its accompaniment (two stems) -10 times that."""
 
-    def signal(level: float) -> Any:
-        samples = np.full((1, round(seconds * sample_rate)), level)
-        return nussl.AudioSignal(audio_data_array=samples, sample_rate=sample_rate)
+    def stem(level: float) -> Any:
+        return signal(np.full((1, round(seconds * sample_rate)), level), sample_rate)
 
-    stems = {"vocals": signal(value), "drums": signal(-4 * value), "other": signal(-6 * value)}
-    return {"mix": signal(-9 * value), "sources": stems}
+    stems = {"vocals": stem(value), "drums": stem(-4 * value), "other": stem(-6 * value)}
+    return {"mix": stem(-9 * value), "sources": stems}
 
 
 def draw(dataset: Any, times: int = 400) -> np.ndarray:
-    """Vocals and accompaniment (times, 2) of items drawn in turn, whose samples are all alike."""
-    nussl.utils.seed(0)
+    """Vocals and accompaniment (times, 2) of what is drawn, whose samples are all alike."""
+    generator = np.random.default_rng(0)
     rows = []
-    for i in range(times):
-        item = dataset.process_item(i % len(dataset))
-        sources = [item["sources"][name].audio_data for name in ("vocals", "accompaniment")]
-        assert all(source.shape == (1, dataset.stretch) and np.ptp(source) == 0 for source in sources)
-        np.testing.assert_allclose(item["mix"].audio_data, sum(sources), atol=1e-6)
-        rows.append([source[0, 0] for source in sources])
+    for _ in range(times):
+        excerpt = dataset.draw(generator)
+        assert np.ptp(excerpt, axis=1).max() == 0
+        rows.append(excerpt[:, 0])
     return np.array(rows)
 
 
 def test_sources_of_different_songs_at_gains_of_their_own() -> None:
     # Levels so far apart that a gain of ±6 dB, a factor of two, does not hide which song it was.
-    drawn = draw(svs.Remix([song(0.0001), song(0.01)], svs.training_transform(), seconds=1))
-    vocals, accompaniment = np.abs(drawn.T)
+    songs = [song(0.0001), song(0.01)]
+    vocals, accompaniment = np.abs(draw(svs.Remix(songs, excerpt_frames=4, speed=1)).T)
     for values, level in ((vocals, 1), (accompaniment, 10)):
         low, high = values[values < 0.001 * level], values[values > 0.001 * level]
         assert len(low) + len(high) == 400
         for part, middle in ((low, 0.0001 * level), (high, 0.01 * level)):
-            assert middle / 2 <= part.min() < 0.6 * middle and 1.7 * middle < part.max() <= 2 * middle
+            assert middle / 2 <= part.min() < 0.6 * middle and 1.7 * middle < part.max() <= 2.001 * middle
     exchanged = (vocals < 0.001) != (accompaniment < 0.01)
     # Half are drawn anew, and half of those from the other of two songs: 100 of 400, with a deviation of 9.
     assert 70 < exchanged.sum() < 130
+    same, foreign = (draw(svs.Remix(songs, excerpt_frames=4, speed=1, gain=0, swap=swap)) for swap in (0, 1))
+    np.testing.assert_allclose(same[:, 1], -10 * same[:, 0], rtol=1e-6)
+    assert 150 < (np.abs(foreign[:, 1] / foreign[:, 0] + 10) > 1).sum() < 250
 
 
-def test_stretches_come_from_everywhere() -> None:
+def test_each_source_is_swapped_by_itself() -> None:
+    songs = [song(0.001), song(1.0)]
+    dataset = svs.Remix(
+        songs, sources=["vocals", "drums"], others=["other"], excerpt_frames=4, speed=1, gain=0, swap=1
+    )
+    assert dataset.estimated == ["drums", "vocals"]
+    generator = np.random.default_rng(0)
+    kinds = {tuple(np.abs(dataset.draw(generator)[:, 0]) > 0.1) for _ in range(200)}
+    assert len(kinds) == 8
+
+
+def test_excerpts_come_from_everywhere_and_longer_songs_more_often() -> None:
     ramp = song(0.0, seconds=3)
     ramp["sources"]["vocals"].audio_data = np.linspace(0, 1, 3 * 8192)[None]
-    dataset = svs.Remix([ramp], svs.training_transform(), seconds=0.1, gain=0)
-    nussl.utils.seed(0)
-    starts = [dataset.process_item(0)["sources"]["vocals"].audio_data[0, 0] for _ in range(200)]
-    # The lowest and highest of 200 numbers in [0, 1] are within 0.05 of the ends, but for once in 15,000.
-    assert min(starts) < 0.05 and max(starts) > 0.95
+    dataset = svs.Remix([ramp], excerpt_frames=1, gain=0, speed=1)
+    generator = np.random.default_rng(0)
+    starts = [dataset.draw(generator)[0, 0] for _ in range(200)]
+    # An excerpt begins in the first 96 % of these 3 s. The extremes of 200 such numbers are within 0.05 of
+    # the ends, but for once in 15,000.
+    assert min(starts) < 0.05 and max(starts) > 0.91
+    songs = [song(0.001, seconds=1), song(1.0, seconds=9)]
+    long = np.abs(draw(svs.Remix(songs, excerpt_frames=1, speed=1, swap=0))[:, 0]) > 0.1
+    assert 0.84 < long.mean() < 0.96  # 90 % of 400, with a deviation of 1.5 %
+
+
+def test_speed_changes_pitch_and_no_length() -> None:
+    tone = song(0.0, seconds=20)
+    tone["sources"]["vocals"].audio_data = np.sin(2 * np.pi * 1000 * np.arange(20 * 8192) / 8192)[None]
+    dataset = svs.Remix([tone], excerpt_frames=128, gain=0, swap=0, speed=1.25)
+    generator = np.random.default_rng(0)
+    pitches = []
+    for _ in range(200):
+        excerpt = dataset.draw(generator)
+        assert excerpt.shape == (2, 127 * 768 + 1024)
+        pitches.append(np.abs(np.fft.rfft(excerpt[0])).argmax() * 8192 / excerpt.shape[1])
+    assert 1000 / 1.25 - 1 <= min(pitches) < 830 and 1200 < max(pitches) <= 1251
+    unchanged = np.abs(np.array(pitches) - 1000) < 0.1
+    assert 0.2 < unchanged.mean() < 0.4
 
 
 def test_short_songs_are_repeated_and_any_rate_will_do() -> None:
     short = song(0.5, seconds=0.3, sample_rate=8192)
-    dataset = svs.Remix([short], svs.training_transform(), seconds=2, gain=0)
-    assert dataset.process_item(0)["mix"].audio_data.shape == (1, 2 * 8192)
-    other = svs.Remix([song(0.5, seconds=1, sample_rate=44_100)], svs.training_transform())
+    assert svs.Remix([short]).__getitems__([0])["mix_magnitude"].shape == (1, 128, 513, 1)
+    other = svs.Remix([song(0.5, seconds=1, sample_rate=44_100)])
     assert other.songs[0].shape == (2, 8192)
 
 
-def test_channels_are_songs_and_transforms_apply() -> None:
-    stereo = song(0.1)
-    for signal in stereo["sources"].values():
-        signal.audio_data = np.concatenate([signal.audio_data, 0.5 * signal.audio_data])
+@pytest.mark.parametrize("phase_sensitive", [False, True])
+def test_a_batch_is_what_nussls_transforms_make(phase_sensitive: bool) -> None:
+    generator = np.random.default_rng(0)
+    noise = generator.standard_normal((2, 2, 2 * 8192)) * [[[0.1]], [[0.3]]]  # sources, channels, samples
+    sources = {"vocals": signal(noise[0]), "accompaniment": signal(noise[1])}
     stft = STFT(hop_length=256)
-    dataset = svs.Remix([stereo], svs.training_transform(excerpt_frames=20, stft=stft), stft)
-    assert len(dataset) == 2
-    item = dataset[1]
-    assert item["mix_magnitude"].shape == (20, 513, 1)
-    assert item["source_magnitudes"].shape == (20, 513, 1, 1)
+    dataset = svs.Remix(
+        [{"mix": signal(noise.sum(axis=0)), "sources": sources}],
+        stft,
+        excerpt_frames=20,
+        phase_sensitive=phase_sensitive,
+    )
+    assert len(dataset) == 2  # channels are songs
+    torch.manual_seed(3)
+    batch = dataset.__getitems__([0, 1, 0])
+    assert batch["mix_magnitude"].shape == (3, 20, 513, 1)
+    assert batch["source_magnitudes"].shape == (3, 20, 513, 1, 1)
+    torch.manual_seed(3)
+    drawn = np.random.default_rng(int(torch.randint(2**62, ())))
+    for i in range(3):
+        vocals, accompaniment = dataset.draw(drawn)
+        item = {"mix": signal(vocals + accompaniment), "sources": {"vocals": signal(vocals)}}
+        for audio in (item["mix"], *item["sources"].values()):
+            audio.stft_params = svs.stft_params(stft)
+        approximation = (
+            tfm.PhaseSensitiveSpectrumApproximation()
+            if phase_sensitive
+            else tfm.MagnitudeSpectrumApproximation()
+        )
+        made = approximation(item)
+        # nussl centres its frames, and ours lie inside: of them, its are those from the second on.
+        mixture = made["mix_magnitude"][:, 2:22, 0].T
+        source = made["source_magnitudes"][:, 2:22, 0, 0].T
+        ours = batch["mix_magnitude"][i, :, :, 0].numpy()
+        scale = mixture.max() / ours.max()
+        np.testing.assert_allclose(ours * scale, mixture, atol=1e-5 * mixture.max())
+        np.testing.assert_allclose(
+            batch["source_magnitudes"][i, :, :, 0, 0].numpy() * scale, source, atol=1e-5 * mixture.max()
+        )
+        assert 0.25 < ours.max() <= 1  # an excerpt lies up to 12 dB below the song's peak
 
 
-def test_no_songs() -> None:
+def test_an_item_is_a_mixture_like_any_other() -> None:
+    item = svs.Remix([song(0.1)], excerpt_frames=4)[0]
+    assert item["mix_magnitude"].shape[1:] == (513, 1) and item["source_magnitudes"].shape[1:] == (513, 1, 2)
+
+
+def test_the_same_seed_gives_the_same_batch() -> None:
+    dataset = svs.Remix([song(0.1), song(0.2)], excerpt_frames=4)
+    batches = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        batches.append(dataset.__getitems__([0, 1])["mix_magnitude"])
+    assert torch.equal(batches[0], batches[1]) and not torch.equal(batches[0], batches[2])
+
+
+def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="no songs to mix"):
-        svs.Remix([], svs.training_transform())
+        svs.Remix([])
+    with pytest.raises(ValueError, match=r"speed at least 1, got 128, 0\.5, 6\.0 and 0\.5"):
+        svs.Remix([song(0.1)], speed=0.5)

@@ -46,7 +46,7 @@ def train(songs: Path, out: Path, settings: svs.TrainSettings = SETTINGS, **opti
 
     nussl.utils.seed(0)
     model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(channels=2))
-    data, validation = dataset("train", 64), dataset("valid", None)
+    data, validation = dataset("train", 70), dataset("valid", None)
     return svs.train(model, data, validation, out, settings, device="cpu", progress=False, **options)
 
 
@@ -64,7 +64,7 @@ def assert_same_state(one: dict, other: dict) -> None:
 
 
 def test_learns_to_separate(songs: Path, tmp_path: Path) -> None:
-    settings = replace(SETTINGS, epochs=6, epoch_steps=10, batch_size=4)
+    settings = replace(SETTINGS, epochs=8, epoch_steps=15, batch_size=4)
     best = train(songs, tmp_path, settings)
     history = state(tmp_path)["history"]
     assert history["validation/loss"][-1] < 0.5 * history["validation/loss"][0]
@@ -198,3 +198,36 @@ def test_reads_data_in_other_processes(songs: Path, tmp_path: Path) -> None:
 def test_bad_settings(change: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(SETTINGS, **change)
+
+
+def test_trains_on_remixed_songs_and_knows_them_again(songs: Path, tmp_path: Path) -> None:
+    def remix(gain: float) -> Any:
+        return svs.Remix(nussl.datasets.MixSourceFolder(str(songs)), gain=gain, phase_sensitive=True)
+
+    settings = replace(SETTINGS, loss="SpectralSNRLoss", epochs=4, epoch_steps=4)
+    validation = nussl.datasets.MixSourceFolder(
+        str(songs),
+        stft_params=svs.stft_params(),
+        transform=svs.training_transform(excerpt_frames=None, phase_sensitive=True),
+    )
+
+    def run(out: Path, gain: float = 6.0, epochs: int = 4) -> list[float]:
+        nussl.utils.seed(0)
+        model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(channels=2))
+        svs.train(
+            model,
+            remix(gain),
+            validation,
+            out,
+            replace(settings, epochs=epochs),
+            device="cpu",
+            progress=False,
+        )
+        return state(out)["history"]["validation/loss"]
+
+    losses = run(tmp_path / "once")
+    assert run(tmp_path / "again") == losses
+    with pytest.raises(ValueError, match="another transform"):
+        run(tmp_path / "once", gain=3.0)
+    # What it leaves behind opens everywhere.
+    assert Separator(tmp_path / "once" / "checkpoints" / "best.model.pth").stft == STFT()

@@ -96,7 +96,7 @@ def train(corpus: Path, run: Path, steps: int) -> Path:
     nussl.utils.seed(SEED)
     return svs.train(
         nussl.ml.SeparationModel(svs.build_unet_mask_inference()),
-        svs.Remix(songs(slice(VALIDATION_TRACKS, None)), svs.training_transform(), seconds=13),
+        svs.Remix(songs(slice(VALIDATION_TRACKS, None))),
         songs(slice(VALIDATION_TRACKS), stft_params=svs.stft_params(), transform=whole),
         run,
         settings,

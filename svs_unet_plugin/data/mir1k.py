@@ -9,6 +9,7 @@ their mean, and each source half its channel, so that the sources add up to the 
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,42 @@ from tqdm import tqdm
 
 from svs_unet_plugin import audio
 
+URL = "http://mirlab.org/dataset/public/MIR-1K.zip"
+"""The archive of the dataset's authors; it has no published checksum."""
+
 TRAIN_SINGERS = ("abjones", "amy")
 """Those whose clips are for training, by the dataset's usual protocol; the others are for testing."""
+
+
+def fetch(folder: Path, url: str = URL) -> Path:
+    """Download the original archive, about 1 GB, and unpack it into ``folder``, unless it is there.
+
+    Returns:
+        The folder of the clips.
+
+    Raises:
+        OSError: if it can't be downloaded or is no whole archive; it says what to do by hand.
+    """
+    import pooch
+
+    clips = Path(folder) / "MIR-1K" / "Wavfile"
+    unpacked = Path(folder) / ".unpacked"
+    if unpacked.exists():
+        return clips
+    try:
+        archive = pooch.retrieve(url, known_hash=None, path=folder, fname="MIR-1K.zip", progressbar=True)
+        with zipfile.ZipFile(archive) as contents:
+            members = [name for name in contents.namelist() if name.startswith("MIR-1K/Wavfile/")]
+            contents.extractall(folder, tqdm(members, desc="Unpack", unit="file"))  # checks each CRC
+    except (OSError, ValueError, zipfile.BadZipFile) as error:  # requests raises OSErrors
+        if isinstance(error, zipfile.BadZipFile):  # or it would be taken for the archive next time
+            (Path(folder) / "MIR-1K.zip").unlink(missing_ok=True)
+        raise OSError(
+            f"MIR-1K could not be had from {url} ({type(error).__name__}). "
+            "Download it where there is a network, and name its folder Wavfile with --data_dir"
+        ) from error
+    unpacked.touch()
+    return clips
 
 
 def prepare(clips: Path, out: Path) -> None:

@@ -5,6 +5,7 @@
 """
 
 from svs_unet_plugin.nussl import compat
+from svs_unet_plugin.nussl.loss import SpectralSNRLoss
 from svs_unet_plugin.nussl.model import UNet, build_unet_mask_inference, save
 from svs_unet_plugin.nussl.remix import Remix
 from svs_unet_plugin.nussl.separation import UNetSeparation
@@ -14,6 +15,7 @@ from svs_unet_plugin.nussl.transforms import (
     SelectSources,
     ToSampleRate,
     inference_transform,
+    phase_sensitive_magnitude,
     stft_params,
     training_transform,
 )
@@ -21,6 +23,7 @@ from svs_unet_plugin.nussl.transforms import (
 nussl = compat.import_nussl()
 
 nussl.ml.register_module(UNet)
+nussl.ml.register_loss(SpectralSNRLoss)
 nussl.separation.deep.UNetSeparation = UNetSeparation
 for _transform in (SelectSources, ToSampleRate, NormalizeMagnitude):
     setattr(nussl.datasets.transforms, _transform.__name__, _transform)
@@ -29,12 +32,14 @@ __all__ = [
     "NormalizeMagnitude",
     "Remix",
     "SelectSources",
+    "SpectralSNRLoss",
     "ToSampleRate",
     "TrainSettings",
     "UNet",
     "UNetSeparation",
     "build_unet_mask_inference",
     "inference_transform",
+    "phase_sensitive_magnitude",
     "save",
     "stft_params",
     "train",

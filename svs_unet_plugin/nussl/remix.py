@@ -2,86 +2,180 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import soxr
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from svs_unet_plugin.nussl import compat
-from svs_unet_plugin.nussl.transforms import SelectSources, ToSampleRate, stft_params
+from svs_unet_plugin.nussl.transforms import (
+    SelectSources,
+    ToSampleRate,
+    inference_transform,
+    phase_sensitive_magnitude,
+    stft_params,
+)
 from svs_unet_plugin.stft import STFT
 
 nussl = compat.import_nussl()
 
+HEADROOM = 12.0
+"""dB that an excerpt may lie below the largest magnitude of the song that it stands for."""
+
+EXACT = 0.3
+"""Share of the excerpts whose speed stays, so that most songs are also heard as they are."""
+
 
 class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
-    """Mixtures that are drawn anew each time, from songs that are kept in memory.
+    """Excerpts of mixtures that are drawn anew each time, from songs that are kept in memory.
 
-    A stretch of a song's vocals is mixed with a stretch of accompaniment, of the same song and moment or,
-    half of the time, of any, each at a gain of its own (S. Uhlich et al.: "Improving music source
-    separation based on deep neural networks through data augmentation and network blending", 2017).
+    An excerpt of a song's sources is played at another speed, which changes its pitch and tempo; or, with
+    the chance ``swap``, each source is of another song and moment and has a speed of its own. Each gets a
+    gain of its own, and their sum is the mixture (S. Uhlich et al.: "Improving music source separation based
+    on deep neural networks through data augmentation and network blending", 2017). A whole batch is drawn
+    and transformed at once, so that a loader need not be waited for.
 
     Args:
-        songs: items of nussl datasets, with ``sources``; each channel counts as a song.
-        transform: such as `training_transform`.
+        songs: items of nussl datasets, with ``sources``; each channel counts as a song. Longer songs are
+            drawn more often.
         stft: whose sample rate the songs are brought to.
-        seconds: length of a stretch, > 0; shorter songs are repeated.
+        sources: what the network estimates.
+        others: what else is in the mixture; drawn and swapped each by itself.
+        excerpt_frames: length of an excerpt, ≥ 1; shorter songs are repeated.
+        swap: chance in [0, 1] that the sources of an excerpt come from different songs.
         gain: the largest change of a source's level, in dB, up or down, ≥ 0.
+        speed: the largest factor by which an excerpt is faster, or slower, ≥ 1.
+        phase_sensitive: see `training_transform`.
 
     Raises:
-        ValueError: if there are no songs.
+        ValueError: if there are no songs, or an argument is out of its range.
     """
 
     def __init__(
         self,
         songs: Iterable[dict[str, Any]],
-        transform: Any,
         stft: STFT | None = None,
-        seconds: float = 8.0,
+        *,
+        sources: Sequence[str] = ("vocals",),
+        others: Sequence[str] = ("accompaniment",),
+        excerpt_frames: int = 128,
+        swap: float = 0.5,
         gain: float = 6.0,
+        speed: float = 1.15,
+        phase_sensitive: bool = False,
     ) -> None:
-        stft = stft or STFT()
-        self.stretch = round(seconds * stft.sample_rate)
-        self.gain = gain
-        select, resample = SelectSources(["vocals", "accompaniment"]), ToSampleRate(stft.sample_rate)
-        self.songs: list[np.ndarray] = []  # each (2, samples): vocals, accompaniment
+        if excerpt_frames < 1 or not 0 <= swap <= 1 or gain < 0 or speed < 1:
+            raise ValueError(
+                "excerpt_frames must be at least 1, swap in [0, 1], gain at least 0 and speed at least 1, "
+                f"got {excerpt_frames}, {swap}, {gain} and {speed}"
+            )
+        self.stft = stft or STFT()
+        self.excerpt_frames = excerpt_frames
+        self.swap, self.gain, self.speed = swap, gain, speed
+        self.phase_sensitive = phase_sensitive
+        self.estimated = sorted(sources)  # nussl's order
+        self.names = [*self.estimated, *others]
+        select, resample = SelectSources(self.names), ToSampleRate(self.stft.sample_rate)
+        self.songs: list[np.ndarray] = []  # each (sources, samples), in the order of the names
         for song in tqdm(songs, desc="Songs", unit="song"):
-            sources = resample(select(song))["sources"]
-            signals = np.stack([sources[name].audio_data for name in ("vocals", "accompaniment")])
-            self.songs.extend(signals.astype(np.float32).swapaxes(0, 1))
+            signals = resample(select(song))["sources"]
+            stems = np.stack([signals[name].audio_data for name in self.names])
+            self.songs.extend(stems.astype(np.float32).swapaxes(0, 1))
         if not self.songs:
             raise ValueError("there are no songs to mix")
+        lengths = np.array([song.shape[1] for song in self.songs])
+        self.chances = lengths / lengths.sum()
         super().__init__(
             "",
-            transform=transform,
-            sample_rate=stft.sample_rate,
-            stft_params=stft_params(stft),
+            transform=inference_transform(self.stft),
+            sample_rate=self.stft.sample_rate,
+            stft_params=stft_params(self.stft),
             num_channels=1,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Remix(sources={self.estimated}, excerpt_frames={self.excerpt_frames}, swap={self.swap}, "
+            f"gain={self.gain}, speed={self.speed}, phase_sensitive={self.phase_sensitive})"
         )
 
     def get_items(self, folder: str) -> list[int]:
         return list(range(len(self.songs)))
 
     def process_item(self, item: int) -> dict[str, Any]:
-        song = self.songs[item]
-        vocals, accompaniment = self._stretch_of(song)
-        if random.random() < 0.5:
-            _, accompaniment = self._stretch_of(random.choice(self.songs))
-        vocals, accompaniment = (
-            source * 10 ** (random.uniform(-self.gain, self.gain) / 20) for source in (vocals, accompaniment)
-        )
+        """One mixture as nussl's datasets have it; a loader takes `__getitems__`."""
+        excerpt = self.draw(_generator())
         return {
-            "mix": self._signal(vocals + accompaniment),
-            "sources": {"vocals": self._signal(vocals), "accompaniment": self._signal(accompaniment)},
-            "metadata": {"labels": ["vocals", "accompaniment"]},
+            "mix": self._signal(excerpt.sum(axis=0)),
+            "sources": {name: self._signal(row) for name, row in zip(self.names, excerpt, strict=True)},
+            "metadata": {"labels": list(self.names)},
         }
 
-    def _stretch_of(self, song: np.ndarray) -> np.ndarray:
-        start = random.randrange(song.shape[1])
-        repeats = -(-(start + self.stretch) // song.shape[1])
-        return np.tile(song, repeats)[:, start : start + self.stretch]
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """A batch: ``mix_magnitude (batch, frames, bins, 1)`` and ``source_magnitudes (…, sources)``.
+
+        The indices only tell how many; which songs are in it, torch's random state decides.
+        """
+        generator = _generator()
+        signals = torch.from_numpy(np.stack([self.draw(generator) for _ in indices]))
+        spectra = torch.stft(
+            signals.flatten(0, 1),
+            self.stft.window_length,
+            self.stft.hop_length,
+            window=torch.hann_window(self.stft.window_length),
+            center=False,  # an excerpt has neighbours where a song has an edge
+            return_complex=True,
+        ).unflatten(0, signals.shape[:2])  # (batch, names, bins, frames)
+        mixture, sources = spectra.sum(dim=1, keepdim=True), spectra[:, : len(self.estimated)]
+        peak = mixture.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
+        peak *= torch.from_numpy(10 ** (generator.uniform(0, HEADROOM, (len(indices), 1, 1, 1)) / 20)).float()
+        magnitudes = phase_sensitive_magnitude(sources, mixture) if self.phase_sensitive else sources.abs()
+        return {
+            "mix_magnitude": (mixture.abs() / peak).permute(0, 3, 2, 1),
+            "source_magnitudes": (magnitudes / peak).permute(0, 3, 2, 1)[..., None, :],
+        }
+
+    def draw(self, generator: np.random.Generator) -> np.ndarray:
+        """The sources of a mixture, ``(sources, samples)``, at the gains that they have in it."""
+        song, speed = self._song(generator), self._speed(generator)
+        excerpt = self._excerpt(song, speed, generator)
+        if generator.random() < self.swap:
+            for row in range(1, len(excerpt)):
+                other = self._song(generator)[row : row + 1]
+                excerpt[row] = self._excerpt(other, self._speed(generator), generator)[0]
+        gains = 10 ** (generator.uniform(-self.gain, self.gain, (len(excerpt), 1)) / 20)
+        return excerpt * gains.astype(np.float32)
+
+    def _song(self, generator: np.random.Generator) -> np.ndarray:
+        return self.songs[generator.choice(len(self.songs), p=self.chances)]
+
+    def _speed(self, generator: np.random.Generator) -> float:
+        octaves = generator.uniform(-1, 1) * math.log2(self.speed)
+        return 1.0 if generator.random() < EXACT else 2**octaves
+
+    def _excerpt(self, song: np.ndarray, speed: float, generator: np.random.Generator) -> np.ndarray:
+        """``(sources, samples)`` of somewhere in the song, for `excerpt_frames` whole frames."""
+        wanted = (self.excerpt_frames - 1) * self.stft.hop_length + self.stft.window_length
+        read = math.ceil(wanted * speed) + 8  # resampling rounds the length
+        start = generator.integers(max(1, song.shape[1] - read + 1))
+        stretch = song[:, start : start + read]
+        if stretch.shape[1] < read:
+            start = generator.integers(song.shape[1])
+            stretch = np.tile(song, -(-(start + read) // song.shape[1]))[:, start : start + read]
+        if speed != 1.0:
+            # Noise at -90 dB (quality MQ) is far below what a mask decides.
+            stretch = soxr.resample(np.ascontiguousarray(stretch.T), speed, 1.0, quality="MQ").T
+        return np.array(stretch[:, :wanted])
 
     def _signal(self, samples: np.ndarray) -> Any:
-        return self._load_audio_from_array(samples[None].astype(np.float32))
+        return self._load_audio_from_array(samples[None])
+
+
+def _generator() -> np.random.Generator:
+    """A generator that torch's random state decides, which a loader sets in each of its processes."""
+    return np.random.default_rng(int(torch.randint(2**62, ())))

@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, RandomSampler, default_collate
 from tqdm import tqdm
 
+from svs_unet_plugin import unet
 from svs_unet_plugin.audio import whole_file
 from svs_unet_plugin.nussl import compat
 from svs_unet_plugin.nussl.model import save
+from svs_unet_plugin.nussl.remix import Remix
 from svs_unet_plugin.nussl.run import Run, lock_file
 
 nussl = compat.import_nussl()
@@ -42,8 +44,11 @@ class TrainSettings:
             ``"one-cycle"`` rises to the rate and falls to nothing over all epochs (L. Smith, N. Topin:
             "Super-convergence", 2018).
         patience: epochs without a better validation loss after which training stops; None for never.
+        loss: ``"L1Loss"`` between mask × mixture and source magnitudes, as in the paper, or
+            ``"SpectralSNRLoss"``, or another of nussl's losses.
         max_norm: gradients of a larger L2 norm are scaled down to it; None for no limit.
-        mixed_precision: bfloat16 in the network; None for where there is a GPU.
+        mixed_precision: bfloat16 in the network; None for where that is fast: on a GPU, or a processor with
+            AMX.
         seed: of every random number from the call of `train` on; seed before a model is made, too.
     """
 
@@ -53,6 +58,7 @@ class TrainSettings:
     learning_rate: float = 1e-3
     schedule: Literal["plateau", "one-cycle"] = "plateau"
     patience: int | None = None
+    loss: str = "L1Loss"
     max_norm: float | None = 1.0
     mixed_precision: bool | None = None
     seed: int = 0
@@ -63,6 +69,8 @@ class TrainSettings:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.schedule not in ("plateau", "one-cycle"):
             raise ValueError(f"schedule must be 'plateau' or 'one-cycle', got {self.schedule!r}")
+        if not hasattr(nussl.ml.train.loss, self.loss):
+            raise ValueError(f"nussl has no loss {self.loss!r}; take 'L1Loss' or 'SpectralSNRLoss'")
 
 
 def train(
@@ -76,7 +84,7 @@ def train(
     workers: int = 0,
     progress: bool = True,
 ) -> Path:
-    """Train a model on a nussl dataset: L1 between mask × mixture and source magnitudes, by Adam.
+    """Train a model on a nussl dataset by Adam.
 
     An epoch draws ``epoch_steps * batch_size`` items in random order. After each the model is validated and
     ``out`` holds ``checkpoints/latest.model.pth`` and ``best.model.pth`` (see `save`), losses for TensorBoard
@@ -108,16 +116,18 @@ def train(
     run = Run(checkpoints / "latest.state.pth", _description(settings, model, train_data))
     nussl.utils.seed(settings.seed)
     _fill_caches(train_data, val_data, progress=progress)
-    model = model.to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate)
+    # With the channels last in memory, convolutions are some ten percent faster on a CPU.
+    model = model.to(device).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
     scheduler = _scheduler(optimizer, settings)
-    losses = {"L1Loss": {"weight": 1.0}}
+    losses = {settings.loss: {"weight": 1.0}}
     steps = settings.epoch_steps * settings.batch_size
     train_loader = DataLoader(
         train_data,
         settings.batch_size,
         sampler=RandomSampler(train_data, num_samples=steps),
         num_workers=workers,
+        collate_fn=_collate,
     )
     val_loader = DataLoader(val_data, batch_size=1, num_workers=workers)
     trainer, validator = nussl.ml.train.create_train_and_validation_engines(
@@ -163,7 +173,7 @@ def train(
         if validation[-1] == min(validation):
             save(model, checkpoints / "best.model.pth", **described)
         run.save(engine)
-        plot_losses(history, Path(out) / "loss.png")
+        plot_losses(history, settings.loss, Path(out) / "loss.png")
         engine.fire_event(nussl.ml.train.ValidationEvents.VALIDATION_COMPLETED)
         if _got_no_better(validation, settings.patience):
             engine.terminate()
@@ -171,7 +181,9 @@ def train(
     nussl.ml.train.add_tensorboard_handler(str(Path(out) / "tensorboard"), trainer)
     if progress:
         nussl.ml.train.add_progress_bar_handler(trainer, validator)
-    mixed = device != "cpu" if settings.mixed_precision is None else settings.mixed_precision
+    mixed = settings.mixed_precision
+    if mixed is None:
+        mixed = device != "cpu" or torch.cpu._is_amx_tile_supported()
     with lock, _mixed_precision(model, device) if mixed else nullcontext():
         losses_so_far = run.history.get("validation/loss", [])
         if len(losses_so_far) < settings.epochs and not _got_no_better(losses_so_far, settings.patience):
@@ -183,6 +195,8 @@ def _description(settings: TrainSettings, model: Any, train_data: Any) -> dict[s
     """What must be the same for a run to go on: settings, network and data, but not where the data lie."""
     cache_class = nussl.datasets.transforms.Cache
     steps = getattr(train_data.transform, "transforms", [train_data.transform])
+    if isinstance(train_data, Remix):
+        steps = [train_data, *steps]
     arguments = {key: module.get("args") for key, module in model.config["modules"].items()}
     return {
         **asdict(settings),
@@ -191,6 +205,11 @@ def _description(settings: TrainSettings, model: Any, train_data: Any) -> dict[s
         "transform": [repr(step) for step in steps if not isinstance(step, cache_class)],
         "number of items": len(train_data),
     }
+
+
+def _collate(items: Any) -> Any:
+    """A batch from its items; a dataset such as `Remix` returns all of it at once."""
+    return items if isinstance(items, dict) else default_collate(items)
 
 
 def _got_no_better(losses: list[float], patience: int | None) -> bool:
@@ -211,9 +230,11 @@ def _mixed_precision(model: nn.Module, device: str) -> Iterator[None]:
     """While it lasts, the model's forward pass runs in bfloat16; what it returns is float32 again."""
     forward = model.forward
 
-    def mixed(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
-        with torch.autocast(device, torch.bfloat16):
-            output = forward(*args, **kwargs)
+    def mixed(data: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        # With AMX, a bfloat16 convolution whose result is one column wide may be NaN (torch 2.13).
+        wide = data["mix_magnitude"].shape[1] > unet.UNet.stride
+        with torch.autocast(device, torch.bfloat16, enabled=wide or device != "cpu"):
+            output = forward(data)
         return {key: value.float() for key, value in output.items()}
 
     model.forward = mixed
@@ -234,16 +255,16 @@ def _fill_caches(*datasets: Any, progress: bool) -> None:
             dataset.cache_populated = True
 
 
-def plot_losses(history: dict[str, list[float]], path: Path) -> None:
+def plot_losses(history: dict[str, list[float]], loss: str, path: Path) -> None:
     """Draw the losses of each epoch, ``train/loss`` and ``validation/loss``, as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot(
-        xlabel="epoch", ylabel="L1 loss", yscale="log", title="Loss of mask × mixture against the source"
-    )
+    axes = figure.add_subplot(xlabel="epoch", ylabel=loss, title="Loss of mask × mixture against the source")
     for name in ("train/loss", "validation/loss"):
         axes.plot(range(1, len(history[name]) + 1), history[name], marker=".", label=name.partition("/")[0])
+    if min(history["train/loss"]) > 0:  # not so in dB
+        axes.set_yscale("log")
     axes.grid(alpha=0.3)
     axes.legend()
     with whole_file(path) as beside:

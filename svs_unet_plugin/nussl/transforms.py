@@ -6,6 +6,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from svs_unet_plugin.nussl import compat
 from svs_unet_plugin.stft import STFT
 
@@ -92,6 +95,21 @@ class NormalizeMagnitude:
         return "NormalizeMagnitude()"
 
 
+def phase_sensitive_magnitude(sources: Tensor, mixture: Tensor) -> Tensor:
+    """What a mask in [0, 1] should make of the mixture's magnitude, so that the audio's error is least.
+
+    H. Erdogan, J. R. Hershey, S. Watanabe, J. Le Roux: "Phase-sensitive and recognition-boosted speech
+    separation using deep recurrent neural networks", ICASSP 2015, cut off below 0 and above the mixture as
+    in nussl's ``PhaseSensitiveSpectrumApproximation``.
+
+    Args:
+        sources, mixture: complex spectra that broadcast.
+    """
+    magnitude = mixture.abs()
+    projected = (sources * mixture.conj()).real / magnitude.clamp_min(torch.finfo(magnitude.dtype).tiny)
+    return projected.clamp_min(0).minimum(magnitude)
+
+
 compat.allow(SelectSources, ToSampleRate, NormalizeMagnitude)
 
 
@@ -106,6 +124,7 @@ def training_transform(
     excerpt_frames: int | None = 128,
     cache: str | os.PathLike[str] | None = None,
     stft: STFT | None = None,
+    phase_sensitive: bool = False,
 ) -> Any:
     """The ``Compose`` for a training or validation dataset, whose ``stft_params`` are `stft_params`.
 
@@ -114,8 +133,12 @@ def training_transform(
         excerpt_frames: length of the random excerpts, 128 in the paper; None for whole songs.
         cache: a folder for the magnitudes of whole songs, so that only the first epoch computes them.
         stft: for its sample rate.
+        phase_sensitive: whether the sources' magnitudes are `phase_sensitive_magnitude` instead of the
+            plain ones of the paper.
     """
     steps = [SelectSources(sources), *_steps(stft)]
+    if phase_sensitive:
+        steps[2] = tfm.PhaseSensitiveSpectrumApproximation()
     if cache is not None:
         steps.append(tfm.Cache(os.fspath(cache)))
     if excerpt_frames is not None:

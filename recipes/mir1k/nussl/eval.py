@@ -1,15 +1,15 @@
-"""Score a checkpoint on MIR-1K's test clips: BSS Eval v3 at 16 kHz, means weighted by clip length."""
+"""Score checkpoints on MIR-1K's test clips: BSS Eval v3 at 16 kHz, means weighted by clip length."""
 
 from __future__ import annotations
 
 import argparse
-import csv
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from tqdm import tqdm
 
@@ -22,24 +22,28 @@ SOURCES = ("vocals", "accompaniment")
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder that `svs-unet data mir1k` wrote")
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--checkpoints", type=Path, nargs="+", required=True, metavar="FILE")
+    parser.add_argument("--clips", type=int, help="only the first so many of each singer")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
     options = parser.parse_args()
 
-    clips = sorted((options.data / "test" / "mix").glob("*.wav"))
+    by_singer: dict[str, list[Path]] = {}
+    for path in sorted((options.data / "test" / "mix").glob("*.wav")):
+        by_singer.setdefault(path.name.partition("_")[0], []).append(path)
+    clips = [path for paths in by_singer.values() for path in paths[: options.clips]]
     spawn = get_context("spawn")
+    rows: list[dict] = []
     with ProcessPoolExecutor(options.jobs, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        scored = pool.map(partial(score, checkpoint=options.checkpoint), clips)
-        rows = [row for rows in tqdm(scored, total=len(clips), unit="clip") for row in rows]
-    table = options.checkpoint.parent.parent / "test_scores.csv"
-    with table.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
+        for checkpoint in options.checkpoints:
+            scored = pool.map(partial(score, checkpoint=checkpoint), clips)
+            own = [row for rows in tqdm(scored, total=len(clips), unit="clip") for row in rows]
+            with audio.whole_file(checkpoint.parent.parent / "test_scores.csv") as beside:
+                pd.DataFrame(own).to_csv(beside, index=False)
+            rows += own
 
-    print(f"{len(clips)} clips, GNSDR / GSIR / GSAR in dB; each clip is in {table}")
+    print(f"{len(clips)} clips, GNSDR / GSIR / GSAR in dB")
     print("| system | vocals | accompaniment |\n|---|---|---|")
-    for system in ("U-Net", "ideal ratio mask"):
+    for system in dict.fromkeys(row["system"] for row in rows):
         cells = []
         for source in SOURCES:
             chosen = [row for row in rows if row["system"] == system and row["source"] == source]
@@ -64,8 +68,8 @@ def score(mix: Path, checkpoint: Path) -> list[dict]:
     untouched = bss_eval_v3(references, np.concatenate([mixture, mixture]))
     rows = []
     for system, estimates in (
-        ("U-Net", np.concatenate([stems[source] for source in SOURCES])),
-        ("ideal ratio mask", ideal),
+        (checkpoint.parent.parent.name, np.concatenate([stems[source] for source in SOURCES])),
+        (f"ideal ratio mask, hop {separator.stft.hop_length}", ideal),
     ):
         scores = bss_eval_v3(references, estimates)
         for i, source in enumerate(SOURCES):

@@ -1,4 +1,4 @@
-"""Train a U-Net on the clips of MIR-1K's two training singers, through nussl's datasets and trainer."""
+"""Train a U-Net on the clips of MIR-1K, through nussl's datasets and trainer."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import yaml
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT
+from svs_unet_plugin.checkpoint import read
 from svs_unet_plugin.data.demo import make_corpus
 from svs_unet_plugin.nussl import nussl
 
@@ -24,6 +25,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that `svs-unet data mir1k` wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of this run; goes on if it was begun")
     parser.add_argument("--conf", type=Path, default=Path(__file__).parent / "local" / "conf.yml")
+    parser.add_argument("--init", type=Path, help="checkpoint of the same network to begin with")
+    parser.add_argument("--epochs", type=int, help="instead of the configuration's")
+    parser.add_argument("--seed", type=int, help="instead of the configuration's")
     parser.add_argument("--workers", type=int, default=0, help="processes that read data (default 0)")
     options = parser.parse_args()
 
@@ -32,31 +36,50 @@ def main() -> None:
         shutil.copyfile(options.conf, options.out / "conf.yml")
     conf = yaml.safe_load(options.conf.read_text())
     stft = STFT(hop_length=conf["hop_length"])
+    params = svs.stft_params(stft)
+    phase_sensitive = conf["phase_sensitive"]
 
-    def clips(held_back: bool, **arguments: Any) -> Any:
-        data = nussl.datasets.MixSourceFolder(str(options.data / "train"), **arguments)
-        data.items = [item for item in data.items if item.startswith(VALIDATION_SONGS) == held_back]
+    def clips(split: str, held_back: bool | None, **arguments: Any) -> Any:
+        """Clips of a split that are held back for validation, or not, or (None) all."""
+        data = nussl.datasets.MixSourceFolder(str(options.data / split), **arguments)
+        data.items = [item for item in data.items if held_back in (None, item.startswith(VALIDATION_SONGS))]
         data.cache_populated = False  # and so a cache learns how many clips there are
         return data
 
-    def transform(part: str, excerpt_frames: int | None, cached: bool = True) -> Any:
-        cache = options.out / "cache" / part if cached else None
-        return svs.training_transform(excerpt_frames=excerpt_frames, cache=cache, stft=stft)
+    def transform(part: str, excerpt_frames: int | None) -> Any:
+        return svs.training_transform(
+            excerpt_frames=excerpt_frames,
+            cache=options.out / "cache" / part,
+            stft=stft,
+            phase_sensitive=phase_sensitive,
+        )
 
-    params = svs.stft_params(stft)
-    excerpt_frames = conf["excerpt_frames"]
-    if "remix" in conf:
-        corpus = options.out / "made-up"
-        make_corpus(corpus, conf["remix"]["made_up_songs"], seconds=20, seed=1)
-        songs = chain(clips(False), nussl.datasets.MUSDB18(str(corpus), is_wav=True))
-        train_data = svs.Remix(songs, transform("train", excerpt_frames, cached=False), stft)
+    if conf["remix"]:
+        songs = [clips("train", None), clips("test", None)] if conf["every_clip"] else [clips("train", False)]
+        if conf["made_up_songs"]:
+            corpus = options.out / "made-up"
+            make_corpus(corpus, conf["made_up_songs"], seconds=30, seed=1, sample_rate=stft.sample_rate)
+            songs += [nussl.datasets.MUSDB18(str(corpus), is_wav=True)]
+        train_data = svs.Remix(
+            chain(*songs),
+            stft,
+            excerpt_frames=conf["excerpt_frames"],
+            phase_sensitive=phase_sensitive,
+            **conf["remix"],
+        )
     else:
-        train_data = clips(False, stft_params=params, transform=transform("train", excerpt_frames))
-    val_data = clips(True, stft_params=params, transform=transform("valid", None))
+        train_data = clips(
+            "train", False, stft_params=params, transform=transform("train", conf["excerpt_frames"])
+        )
+    val_data = clips("train", True, stft_params=params, transform=transform("valid", None))
 
-    settings = svs.TrainSettings(**conf["training"])
+    changed = {name: getattr(options, name) for name in ("epochs", "seed")}
+    changed = {name: value for name, value in changed.items() if value is not None}
+    settings = svs.TrainSettings(**{**conf["training"], **changed})
     nussl.utils.seed(settings.seed)
     model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(**conf["network"]))
+    if options.init is not None:
+        model.layers["mask"].load_state_dict(read(options.init).network.state_dict())
     print(svs.train(model, train_data, val_data, options.out, settings, workers=options.workers))
 
 

@@ -1,0 +1,41 @@
+"""Put a trained checkpoint among the weights in the box, in half precision and with its checksum."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import svs_unet_plugin.nussl as svs
+from svs_unet_plugin import audio
+from svs_unet_plugin.checkpoint import PRETRAINED, read
+from svs_unet_plugin.nussl import nussl
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("name", help="what the weights are called: vocals, small …")
+    parser.add_argument("--to", type=Path, default=PRETRAINED, help="folder (default: the package's)")
+    options = parser.parse_args()
+
+    trained = read(options.checkpoint)
+    network = trained.network
+    model = nussl.ml.SeparationModel(
+        svs.build_unet_mask_inference(
+            network.sources, network.in_channels, network.channels, network.bottleneck_type
+        )
+    )
+    model.layers["mask"].load_state_dict(network.state_dict())
+    svs.save(model.half(), options.to / f"{options.name}.pth", stft=trained.stft)
+    with audio.whole_file(options.to / "SHA256SUMS") as beside:
+        lines = (
+            f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
+            for path in sorted(options.to.glob("*.pth"))
+        )
+        beside.write_text("".join(lines))
+    print(options.to / f"{options.name}.pth")
+
+
+if __name__ == "__main__":
+    main()
