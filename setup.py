@@ -41,6 +41,17 @@ EXTRAS = {
         "scipy>=1.13",
         "pytorch-ignite>=0.5,<0.6",
     ],
+    "asteroid": [
+        "asteroid==0.7.0",
+        # asteroid needs these without saying so; and its torchmetrics 0.11.4 imports pkg_resources, which
+        # setuptools 82 no longer has.
+        "librosa>=0.11",
+        "requests",
+        "setuptools>=77,<82",
+        "pytorch-lightning>=2.2",
+    ],
+    # Weights by their id on the Hugging Face Hub.
+    "hub": ["huggingface_hub>=0.24"],
     # The page behind nussl's SeparationBase.interact().
     "gradio": ["gradio>=5,<7"],
     "recipes": [
@@ -49,7 +60,9 @@ EXTRAS = {
         "musdb>=0.4.3",
         "museval>=0.4.1",
         "pandas>=2.2",
+        "pooch>=1.8",
         "PyYAML>=6.0",
+        "requests",
         "scaper>=1.6.5",
         "scipy>=1.13",
         "stempeg>=0.2.4",
@@ -61,12 +74,12 @@ EXTRAS["dev"] = ["mypy>=1.15", "pytest>=8", "ruff>=0.9", "types-PyYAML", "types-
 setup(
     name="svs_unet_plugin",
     version=read_version(),
-    description="The singing-voice-separation U-Net of Jansson et al. (ISMIR 2017) for users of nussl",
+    description="The singing-voice-separation U-Net of Jansson et al. (ISMIR 2017) for nussl and asteroid",
     long_description=read_description(),
     long_description_content_type="text/markdown",
     author="svs_unet_plugin contributors",
     license="MIT",
-    keywords=["music", "source separation", "singing voice", "U-Net", "nussl", "MUSDB18"],
+    keywords=["music", "source separation", "singing voice", "U-Net", "nussl", "asteroid", "MUSDB18"],
     classifiers=[
         "Development Status :: 4 - Beta",
         "Intended Audience :: Science/Research",

@@ -2,12 +2,15 @@
 
 A checkpoint is the file that nussl's ``SeparationModel.save`` writes: a dictionary of the weights, the
 network's configuration as JSON text, and metadata that holds small objects of nussl (STFT parameters,
-transforms). `read` opens it without nussl: objects of known classes become inert records of their
-attributes. Files are read with ``weights_only=True``; one that asks for anything else is refused.
+transforms). Or it is what the ``serialize()`` of the asteroid model returns: a dictionary of the weights, the
+model's name and its arguments. `read` opens both without their hosts: objects of known classes become inert
+records of their attributes. Files are read with ``weights_only=True``; one that asks for anything else is
+refused.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -28,6 +31,9 @@ PRETRAINED = Path(__file__).parent / "pretrained"
 DEFAULT_NAME = "vocals"
 """The bundled weights that are taken when none are named."""
 
+HUB_FILE = "pytorch_model.bin"
+"""What a model's file is called on the Hugging Face Hub, for asteroid's ``from_pretrained`` too."""
+
 Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
 """A class that a file may name, alone or with the full name that it has there."""
 
@@ -39,36 +45,35 @@ class Checkpoint:
     Args:
         network: in evaluation mode, on the CPU.
         stft: the transform whose magnitudes it was trained on.
+        host: whose file it is, "nussl" or "asteroid".
         metadata: whatever else the file tells, such as ``trainer.state.epoch_history``; plain data.
     """
 
     network: UNet
     stft: STFT
+    host: str
     metadata: Mapping[str, Any]
 
 
 def read(weights: str | os.PathLike[str] | None = None) -> Checkpoint:
-    """Open a checkpoint that nussl's ``SeparationModel.save`` wrote around a `UNet`.
+    """Open a checkpoint of nussl's ``SeparationModel`` around a `UNet`, or of asteroid's ``SVSUNet``.
 
     Args:
-        weights: a path, the name of bundled weights, or None for the default ones.
+        weights: a path, the name of bundled weights, the id of a model on the Hugging Face Hub with a
+            revision (``owner/name@revision``), or None for the default ones.
 
     Raises:
-        FileNotFoundError: if there is neither such a file nor such a name.
+        FileNotFoundError: if there is neither such a file nor such a name, or the hub can't be reached and
+            its file is not in the cache.
+        ModuleNotFoundError: if the weights are on a hub and huggingface_hub is not installed.
         ValueError: if the file is no checkpoint of this network, or holds more than data.
     """
     path = find(weights)
+    if path.parent == PRETRAINED:
+        _verify(path)
     content = load_weights_only(path, _stand_ins(path))
     try:
-        config = json.loads(content["config"])
-        metadata = content["metadata"]
-        key, module = next((k, m) for k, m in config["modules"].items() if m.get("class") == "UNet")
-        network = UNet(**module["args"])
-        prefix = f"layers.{key}."
-        network.load_state_dict(
-            {k.removeprefix(prefix): v for k, v in content["state_dict"].items() if k.startswith(prefix)}
-        )
-        stft = _stft(metadata)
+        loaded = _of_asteroid(content) if "model_name" in content else _of_nussl(content)
     except (
         KeyError,
         TypeError,
@@ -81,7 +86,31 @@ def read(weights: str | os.PathLike[str] | None = None) -> Checkpoint:
         raise ValueError(
             f"{path} is no checkpoint of a svs_unet_plugin network: {type(error).__name__}: {error}"
         ) from error
-    return Checkpoint(network.eval(), stft, metadata)
+    loaded.network.eval()
+    return loaded
+
+
+def _of_nussl(content: Mapping[str, Any]) -> Checkpoint:
+    config = json.loads(content["config"])
+    key, module = next((k, m) for k, m in config["modules"].items() if m.get("class") == "UNet")
+    network = UNet(**module["args"])
+    _load(network, content["state_dict"], f"layers.{key}.")
+    return Checkpoint(network, _stft(content["metadata"]), "nussl", content["metadata"])
+
+
+def _of_asteroid(content: Mapping[str, Any]) -> Checkpoint:
+    if content["model_name"] != "SVSUNet":
+        raise ValueError(f"it holds asteroid's {content['model_name']}")
+    arguments = dict(content["model_args"])
+    rate, window, hop = (arguments.pop(name) for name in ("sample_rate", "window_length", "hop_length"))
+    network = UNet(**arguments)
+    _load(network, content["state_dict"], "network.")
+    return Checkpoint(network, STFT(int(rate), window, hop), "asteroid", content["infos"])
+
+
+def _load(network: UNet, weights: Mapping[str, torch.Tensor], prefix: str) -> None:
+    """Take the weights whose names begin with the prefix."""
+    network.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
 
 
 def _stft(metadata: Mapping[str, Any]) -> STFT:
@@ -104,21 +133,50 @@ def _flat(transform: Any) -> Iterator[Any]:
 
 
 def find(weights: str | os.PathLike[str] | None = None) -> Path:
-    """The file that is meant by a path, by the name of bundled weights, or by None for the default."""
+    """The file that is meant by a path, a name, an id on the hub, or None; see `read`."""
     bundled = {path.stem: path for path in sorted(PRETRAINED.glob("*.pth"))}
-    if weights is None:
-        if DEFAULT_NAME not in bundled:
-            raise FileNotFoundError(
-                "no weights were named and none are bundled: give the path of a checkpoint, "
-                "such as the one that `make demo` trains and names"
-            )
-        return bundled[DEFAULT_NAME]
-    if Path(weights).is_file():
+    name = DEFAULT_NAME if weights is None else os.fspath(weights)
+    if weights is not None and Path(weights).is_file():
         return Path(weights)
-    if str(weights) in bundled:
-        return bundled[str(weights)]
-    names = ", ".join(bundled) or "none"
-    raise FileNotFoundError(f"no checkpoint at {weights}, and no bundled weights of that name ({names})")
+    if name in bundled:
+        return bundled[name]
+    if _HUB_ID.fullmatch(name):
+        return _download(name)
+    raise FileNotFoundError(
+        f"no checkpoint at {name}, and no bundled weights of that name ({', '.join(bundled)}); "
+        "a model on the Hugging Face Hub is owner/name@revision"
+    )
+
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+@[\w./-]+")
+
+
+def _download(hub_id: str) -> Path:
+    """The file of a model on the Hugging Face Hub, from its cache if it is there.
+
+    A revision is asked for, since what a branch holds today it may not hold tomorrow.
+    """
+    from huggingface_hub import hf_hub_download
+
+    name, revision = hub_id.split("@", 1)
+    try:
+        return Path(hf_hub_download(name, HUB_FILE, revision=revision))
+    except Exception as error:  # of the hub's, of httpx's, of requests', by its version
+        raise FileNotFoundError(
+            f"{hub_id} can't be had from the hub: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _verify(path: Path) -> None:
+    """Compare bundled weights with the list of their checksums, which ``sha256sum -c`` reads too.
+
+    Raises:
+        ValueError: if the file is not the one that was bundled.
+    """
+    lines = (PRETRAINED / "SHA256SUMS").read_text().splitlines()
+    expected = {name: digest for digest, name in (line.split() for line in lines)}
+    if hashlib.sha256(path.read_bytes()).hexdigest() != expected.get(path.name):
+        raise ValueError(f"{path} is damaged: it is not what SHA256SUMS beside it tells; install again")
 
 
 def load_weights_only(path: str | os.PathLike[str], allowed: Sequence[Allowed] = ()) -> Any:

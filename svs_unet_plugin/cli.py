@@ -1,4 +1,4 @@
-"""The command line: ``svs-unet separate``, ``svs-unet info`` and ``svs-unet data``."""
+"""The command line: ``svs-unet separate``, ``info``, ``convert``, ``asteroid-infer`` and ``data``."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ from svs_unet_plugin.separator import Separator
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 2 for bad input (told in one sentence), or 130 for Ctrl-C."""
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options, rest = parser.parse_known_args(arguments)
+    if rest and options.run is not _asteroid_infer:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    options.rest = rest
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are cleared away
     try:
         options.run(options)
-    except (OSError, ValueError, ModuleNotFoundError) as error:
+    except (OSError, ValueError, ImportError) as error:
         if options.traceback:
             raise
         print(f"svs-unet: {_sentence(error)}", file=sys.stderr)
@@ -59,6 +62,20 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("checkpoint", help="path of a checkpoint, or name of bundled weights")
     command.set_defaults(run=_info)
 
+    command = commands.add_parser(
+        "convert", help="turn a nussl checkpoint into an asteroid file, or an asteroid file into a checkpoint"
+    )
+    command.add_argument("checkpoint", help="path of a checkpoint, or name of bundled weights")
+    command.add_argument("out", type=Path, metavar="OUT")
+    command.set_defaults(run=_convert)
+
+    command = commands.add_parser(
+        "asteroid-infer",
+        help="asteroid's own command line, with this model in it; takes all of its flags (-h)",
+        add_help=False,  # asteroid has its own
+    )
+    command.set_defaults(run=_asteroid_infer)
+
     data = commands.add_parser("data", help="make or prepare data").add_subparsers(
         required=True, metavar="DATA"
     )
@@ -74,6 +91,27 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("clips", type=Path, metavar="CLIPS", help="folder of two-channel clips")
     command.add_argument("out", type=Path, metavar="OUT")
     command.set_defaults(run=_data_mir1k)
+
+    command = data.add_parser("fetch-mir1k", help="download MIR-1K, and print the folder of its clips")
+    command.add_argument("out", type=Path, metavar="OUT")
+    command.set_defaults(run=_data_fetch_mir1k)
+
+    command = data.add_parser("musdb7s", help="download MUSDB18's 7-second sample")
+    command.add_argument("out", type=Path, metavar="OUT")
+    command.set_defaults(run=_data_musdb7s)
+
+    command = data.add_parser("check", help="tell what is in a folder of MUSDB18, and what is wrong with it")
+    command.add_argument("source", type=Path, metavar="SOURCE", help="with .stem.mp4 files or WAV folders")
+    command.add_argument("--jobs", type=int, help="processes (default: one a core)")
+    command.set_defaults(run=_data_check)
+
+    command = data.add_parser("prepare", help="bring MUSDB18 to 8192 Hz, in MUSDB18-HQ's layout")
+    command.add_argument("source", type=Path, metavar="SOURCE", help="with .stem.mp4 files or WAV folders")
+    command.add_argument("out", type=Path, metavar="OUT")
+    command.add_argument("--segment", type=float, metavar="SECONDS", help="cut training tracks, at 30 s, say")
+    command.add_argument("--trim", type=float, metavar="SECONDS", help="shorten their silences to this")
+    command.add_argument("--jobs", type=int, help="processes (default: one a core)")
+    command.set_defaults(run=_data_prepare)
     return parser
 
 
@@ -99,6 +137,7 @@ def _info(options: argparse.Namespace) -> None:
         "sources": ", ".join(network.sources),
         "transform": f"{stft.sample_rate} Hz, window {stft.window_length}, hop {stft.hop_length}",
         "nussl": metadata.get("nussl_version"),
+        "asteroid": metadata.get("software_versions", {}).get("asteroid_version"),
         "trained on": (metadata.get("train_dataset") or {}).get("name"),
         "epochs": (metadata.get("trainer.state_dict") or {}).get("epoch"),
     }
@@ -107,6 +146,36 @@ def _info(options: argparse.Namespace) -> None:
     for key, value in rows.items():
         if value is not None:
             print(f"{key:<16} {value}")
+
+
+def _convert(options: argparse.Namespace) -> None:
+    loaded = checkpoint.read(options.checkpoint)
+    network = loaded.network
+    if loaded.host == "asteroid":
+        import svs_unet_plugin.nussl as svs
+        from svs_unet_plugin.nussl import nussl
+
+        config = svs.build_unet_mask_inference(
+            network.sources, network.in_channels, network.channels, network.bottleneck_type
+        )
+        config["modules"]["mask"]["args"]["sources"] = list(network.sources)  # in the order of the weights
+        model = nussl.ml.SeparationModel(config)
+        model.layers["mask"].load_state_dict(network.state_dict())
+        svs.save(model, options.out, stft=loaded.stft)
+    else:
+        import torch
+
+        from svs_unet_plugin.asteroid import SVSUNet
+
+        with audio.whole_file(options.out) as beside:
+            torch.save(SVSUNet.from_network(network, loaded.stft).serialize(), beside)
+    print(options.out)
+
+
+def _asteroid_infer(options: argparse.Namespace) -> None:
+    from svs_unet_plugin.asteroid import infer
+
+    infer(options.rest)
 
 
 def _data_demo(options: argparse.Namespace) -> None:
@@ -121,6 +190,35 @@ def _data_mir1k(options: argparse.Namespace) -> None:
 
     prepare(options.clips, options.out)
     print(options.out)
+
+
+def _data_fetch_mir1k(options: argparse.Namespace) -> None:
+    from svs_unet_plugin.data.mir1k import fetch
+
+    print(fetch(options.out))
+
+
+def _data_musdb7s(options: argparse.Namespace) -> None:
+    from svs_unet_plugin.data.musdb import fetch_sample
+
+    fetch_sample(options.out)
+    print(options.out)
+
+
+def _data_check(options: argparse.Namespace) -> None:
+    from svs_unet_plugin.data import musdb
+
+    print(musdb.summary(musdb.check(options.source, options.jobs)))
+
+
+def _data_prepare(options: argparse.Namespace) -> None:
+    from svs_unet_plugin.data.prepare import Settings, prepare
+
+    settings = Settings(segment_seconds=options.segment, trim_seconds=options.trim)
+    prepared = prepare(options.source, options.out, settings, jobs=options.jobs)
+    for name, problem in prepared.skipped.items():
+        print(f"skipped: {name}: {problem}", file=sys.stderr)
+    print(prepared.folder)
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import subprocess
@@ -75,15 +76,66 @@ def test_no_such_weights(tmp_path: Path) -> None:
         checkpoint.read(tmp_path / "nothing.pth")
 
 
+def bundle(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+    with (folder / "SHA256SUMS").open("a") as sums:
+        sums.write(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
+
+
 def test_bundled_weights_by_name(
-    checkpoint_path: Path, network: UNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path)
-    with pytest.raises(FileNotFoundError, match="none are bundled: give the path of a checkpoint"):
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at vocals, and no bundled weights"):
         checkpoint.read()
-    (tmp_path / "vocals.pth").write_bytes(checkpoint_path.read_bytes())
-    for name in (None, "vocals"):
-        weight = checkpoint.read(name).network.decoder[-1].weight
-        assert torch.equal(weight, network.decoder[-1].weight)
-    with pytest.raises(FileNotFoundError, match=r"no bundled weights of that name \(vocals\)"):
-        checkpoint.read("drums")
+    bundle(tmp_path, "vocals.pth", checkpoint_path.read_bytes())
+    bundle(tmp_path, "small.pth", checkpoint_path.read_bytes())
+    for name in (None, "vocals", "small"):
+        assert checkpoint.find(name) == tmp_path / f"{name or 'vocals'}.pth"
+        assert checkpoint.read(name).stft == STFT()
+    with pytest.raises(FileNotFoundError, match=r"no bundled weights of that name \(small, vocals\)"):
+        checkpoint.read("large")
+
+
+def test_damaged_bundled_weights(
+    checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path)
+    content = bytearray(checkpoint_path.read_bytes())
+    bundle(tmp_path, "vocals.pth", content)
+    content[len(content) // 2] ^= 1
+    (tmp_path / "vocals.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=r"vocals\.pth is damaged: it is not what SHA256SUMS"):
+        checkpoint.read("vocals")
+
+
+def test_a_model_on_a_hub_from_the_cache_without_a_network(checkpoint_path: Path, tmp_path: Path) -> None:
+    pytest.importorskip("huggingface_hub")
+    revision = "0123456789abcdef0123456789abcdef01234567"
+    snapshot = tmp_path / "models--someone--unet" / "snapshots" / revision
+    snapshot.mkdir(parents=True)
+    (snapshot / "pytorch_model.bin").write_bytes(checkpoint_path.read_bytes())
+    script = (
+        "import sys; from svs_unet_plugin import checkpoint;"
+        "print(checkpoint.read(sys.argv[1]).network.channels)"
+    )
+    env = {**os.environ, "HF_HUB_CACHE": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+
+    def read(name: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", script, name]
+        return subprocess.run(command, env=env, capture_output=True, text=True)
+
+    assert read(f"someone/unet@{revision}").stdout == f"{checkpoint.read(checkpoint_path).network.channels}\n"
+    assert "someone/unet@main can't be had from the hub" in read("someone/unet@main").stderr
+    assert "owner/name@revision" in read("someone/unet").stderr  # it must be pinned
+
+
+def test_the_weights_in_the_box() -> None:
+    for name in ("vocals", "small"):
+        path = checkpoint.find(name)
+        loaded = checkpoint.read(name)
+        assert loaded.stft == STFT(hop_length=256)
+        assert path.stat().st_size <= {"vocals": 20e6, "small": 2.5e6}[name]
+    sums = (checkpoint.PRETRAINED / "SHA256SUMS").read_text().splitlines()
+    assert {line.split()[1] for line in sums} == {path.name for path in checkpoint.PRETRAINED.glob("*.pth")}
+    assert checkpoint.read().network.sources == ("vocals",)

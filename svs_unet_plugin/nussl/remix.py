@@ -41,8 +41,9 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
     and transformed at once, so that a loader need not be waited for.
 
     Args:
-        songs: items of nussl datasets, with ``sources``; each channel counts as a song. Longer songs are
-            drawn more often.
+        songs: items of nussl datasets, with ``sources``, of which each channel counts as a song; or arrays
+            ``(sources and others, samples)`` at the transform's rate, which may lie in files (see
+            `svs_unet_plugin.data.mixing.mapped_songs`). Longer songs are drawn more often.
         stft: whose sample rate the songs are brought to.
         sources: what the network estimates.
         others: what else is in the mixture; drawn and swapped each by itself.
@@ -58,7 +59,7 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
 
     def __init__(
         self,
-        songs: Iterable[dict[str, Any]],
+        songs: Iterable[Any],
         stft: STFT | None = None,
         *,
         sources: Sequence[str] = ("vocals",),
@@ -81,8 +82,11 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
         self.estimated = sorted(sources)  # nussl's order
         self.names = [*self.estimated, *others]
         select, resample = SelectSources(self.names), ToSampleRate(self.stft.sample_rate)
-        self.songs: list[np.ndarray] = []  # each (sources, samples), in the order of the names
+        self.songs: list[Any] = []  # each (sources, samples), in the order of the names
         for song in tqdm(songs, desc="Songs", unit="song"):
+            if not isinstance(song, dict):
+                self.songs.append(song)
+                continue
             signals = resample(select(song))["sources"]
             stems = np.stack([signals[name].audio_data for name in self.names])
             self.songs.extend(stems.astype(np.float32).swapaxes(0, 1))
@@ -151,14 +155,14 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
         gains = 10 ** (generator.uniform(-self.gain, self.gain, (len(excerpt), 1)) / 20)
         return excerpt * gains.astype(np.float32)
 
-    def _song(self, generator: np.random.Generator) -> np.ndarray:
+    def _song(self, generator: np.random.Generator) -> Any:
         return self.songs[generator.choice(len(self.songs), p=self.chances)]
 
     def _speed(self, generator: np.random.Generator) -> float:
         octaves = generator.uniform(-1, 1) * math.log2(self.speed)
         return 1.0 if generator.random() < EXACT else 2**octaves
 
-    def _excerpt(self, song: np.ndarray, speed: float, generator: np.random.Generator) -> np.ndarray:
+    def _excerpt(self, song: Any, speed: float, generator: np.random.Generator) -> np.ndarray:
         """``(sources, samples)`` of somewhere in the song, for `excerpt_frames` whole frames."""
         wanted = (self.excerpt_frames - 1) * self.stft.hop_length + self.stft.window_length
         read = math.ceil(wanted * speed) + 8  # resampling rounds the length

@@ -1,0 +1,109 @@
+"""Score an experiment's best model on the test songs, as they were recorded: BSS Eval v4 and SI-SDR."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from svs_unet_plugin import Separator, checkpoint
+from svs_unet_plugin.data.musdb import Track, find_tracks
+from svs_unet_plugin.data.prepare import open_prepared
+from svs_unet_plugin.evaluation import results as folders
+from svs_unet_plugin.evaluation.tracks import Song, alarms, score_tracks
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--exp_dir", type=Path, required=True, help="the experiment")
+    parser.add_argument("--prepared", type=Path, required=True, help="what `svs-unet data prepare` wrote")
+    parser.add_argument("--originals", type=Path, required=True, help="the songs before they were prepared")
+    parser.add_argument("--jobs", type=int, help="processes (default: one a core)")
+    parser.add_argument("--tracks", type=int, help="score so many test songs only (default: all)")
+    parser.add_argument("--system", default="unet", help="the name of its folder of results (default unet)")
+    options = parser.parse_args()
+
+    tracks = tracks_to_score(options.originals, options.prepared)[: options.tracks]
+    results, system = options.exp_dir / "results", options.system
+    weights = options.exp_dir / "best_model.pth"
+    describe(results, system, "U-Net", weights)
+    separate = Weights(weights)
+    score_tracks(results, system, tracks, separate, made_of=separate.digest(), jobs=options.jobs)
+    print(table(results, system))
+    for said in alarms(results, system):
+        print(f"ALARM: {said}")
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A system that separates by a checkpoint; can be sent to other processes."""
+
+    path: Path
+
+    def __call__(self, song: Song) -> Mapping[str, np.ndarray]:
+        return _separator(self.path).separate(song.mixture, song.sample_rate)
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+
+@cache
+def _separator(weights: Path) -> Separator:
+    return Separator(weights, device="cpu")
+
+
+def tracks_to_score(originals: Path, prepared: Path) -> list[Track]:
+    """The test tracks, but for those that were found to be broken.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    skipped = open_prepared(prepared).skipped
+    tracks = [
+        track
+        for track in find_tracks(originals)
+        if track.subset == "test" and f"test/{track.name}" not in skipped
+    ]
+    if not tracks:
+        raise ValueError(f"{originals} holds no songs to test on: there should be {originals / 'test'}")
+    return tracks
+
+
+def describe(results: Path, system: str, name: str, weights: Path) -> None:
+    """Write what the system is and how its losses went; keep what was measured of its cost."""
+    loaded = checkpoint.read(weights)
+    parameters = sum(parameter.numel() for parameter in loaded.network.parameters())
+    known = results.is_dir() and {found.id for found in folders.read_systems(results)}
+    if not known or system not in known:
+        folders.write_system(results, folders.System(system, name, "trained", parameters))
+    latest = checkpoint.read(weights.parent / "checkpoints" / "latest.model.pth")
+    history = latest.metadata["trainer.state.epoch_history"]
+    losses = folders.Losses(tuple(history["train/loss"]), tuple(history["validation/loss"]))
+    folders.write_losses(results, system, losses)
+
+
+def table(results: Path, system: str) -> str:
+    """Medians over the tracks, a row for each source."""
+    (described,) = (found for found in folders.read_systems(results) if found.id == system)
+    scores = folders.read_scores(results, [described])
+    medians = scores.groupby(["source", "metric"]).score.median().unstack()
+    metrics = [name for name in folders.METRICS if name in medians]
+    lines = [f"{described.name}, medians over {scores.track.nunique()} tracks, in dB", ""]
+    lines.append(f"| | {' | '.join(metrics)} |")
+    lines.append(f"|---{'|---:' * len(metrics)}|")
+    for source in medians.index:
+        lines.append(f"| {source} | {' | '.join(f'{medians[name][source]:.2f}' for name in metrics)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")

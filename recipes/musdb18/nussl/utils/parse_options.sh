@@ -1,0 +1,1 @@
+../../asteroid/utils/parse_options.sh

@@ -1,0 +1,157 @@
+"""The network as a model of asteroid: waveforms in, waveforms out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from svs_unet_plugin.asteroid import compat
+from svs_unet_plugin.separator import ACCOMPANIMENT
+from svs_unet_plugin.stft import STFT
+from svs_unet_plugin.unet import UNet
+
+asteroid = compat.import_asteroid()
+from asteroid.models.base_models import (  # noqa: E402
+    BaseModel,
+    _shape_reconstructed,
+    _unsqueeze_to_3d,
+)
+from asteroid.utils.torch_utils import jitable_shape  # noqa: E402
+
+
+class SVSUNet(BaseModel):
+    """The U-Net between the STFT and its inverse, with the mixture's phase; one channel at a time.
+
+    asteroid's ``separate()`` and ``asteroid-infer`` scale what a model returns until its absolute values add
+    up to those of the mixture, by which levels are lost and silence becomes NaN: see
+    `separate_preserving_scale`. Songs of any rate, in stereo, an hour long, are for
+    `svs_unet_plugin.Separator`, which opens the same files.
+
+    Args:
+        sample_rate, window_length, hop_length: see `svs_unet_plugin.STFT`.
+        sources, channels, bottleneck: see `svs_unet_plugin.UNet`; "vocals" must be among the sources.
+
+    Raises:
+        ValueError: if an argument is out of its range.
+
+    Example:
+        >>> model = SVSUNet(channels=4).eval()
+        >>> model(torch.rand(3, 8192)).shape
+        torch.Size([3, 2, 8192])
+        >>> model.sources
+        ('vocals', 'accompaniment')
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str] = ("vocals",),
+        channels: int = 16,
+        bottleneck: str | None = None,
+        sample_rate: float = STFT.sample_rate,
+        window_length: int = STFT.window_length,
+        hop_length: int = STFT.hop_length,
+    ) -> None:
+        super().__init__(sample_rate=float(sample_rate), in_channels=1)
+        if sample_rate != int(sample_rate):
+            raise ValueError(f"sample_rate must be a whole number of Hz, got {sample_rate}")
+        self.stft = STFT(int(sample_rate), window_length, hop_length)
+        self.network = UNet(sources=sources, channels=channels, bottleneck=bottleneck)
+        if "vocals" not in self.network.sources:
+            raise ValueError(f"sources must have 'vocals' among them, got {self.network.sources}")
+        others = (name for name in self.network.sources if name not in ("vocals", ACCOMPANIMENT))
+        self._estimated = ("vocals", *others)
+        self._indices = [self.network.sources.index(name) for name in self._estimated]
+
+    @classmethod
+    def from_network(cls, network: UNet, stft: STFT) -> SVSUNet:
+        """A model with the weights of a network that takes one channel, in evaluation mode.
+
+        Raises:
+            ValueError: if it takes several channels together, or does not estimate vocals.
+        """
+        if network.in_channels != 1:
+            raise ValueError(f"the network must take one channel at a time, this takes {network.in_channels}")
+        model = cls(
+            network.sources,
+            network.channels,
+            network.bottleneck_type,
+            stft.sample_rate,
+            stft.window_length,
+            stft.hop_length,
+        )
+        model.network.load_state_dict(network.state_dict())
+        return model.eval()
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """What the model returns, in order: vocals first, accompaniment last, as `Separator` has them."""
+        return (*self._estimated, ACCOMPANIMENT)
+
+    def forward(self, wav: Tensor) -> Tensor:
+        """Separate waveforms; each item of a batch is a song of its own.
+
+        Args:
+            wav: ``(time,)``, ``(batch, time)`` or ``(batch, 1, time)`` at the model's sample rate, not
+                empty.
+
+        Returns:
+            ``(batch, sources, time)``, or ``(sources, time)`` of a single waveform ``(time,)``. The
+            accompaniment is the mixture less the vocals.
+
+        Raises:
+            ValueError: if the waveform has several channels, or no samples.
+        """
+        shape = jitable_shape(wav)
+        mixture = _unsqueeze_to_3d(wav)  # (batch, 1, time)
+        if not torch.jit.is_tracing():
+            _check(wav, mixture)
+        spectrum, masks, _ = self._analyse(mixture)
+        estimates = self.stft.synthesise(masks[:, self._indices] * spectrum)[..., : mixture.shape[-1]]
+        return _shape_reconstructed(torch.cat([estimates, mixture - estimates[:, :1]], dim=1), shape)
+
+    def magnitudes(self, mixture: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
+        """What the paper's loss compares: mask × mixture and source, on the scale that the network sees.
+
+        Args:
+            mixture: ``(batch, 1, time)``.
+            references: ``(batch, sources, time)``, in the order of ``network.sources``.
+
+        Returns:
+            Estimates and references, ``(batch, sources, bins, frames)`` each; the mixture's largest is 1.
+        """
+        spectrum, masks, peak = self._analyse(mixture)
+        return masks * (spectrum.abs() / peak), self.stft.analyse(references).abs() / peak
+
+    def _analyse(self, mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The spectrum, the masks, and the largest magnitudes, by which the network's input is divided.
+
+        Returns:
+            ``(batch, 1, bins, frames)``, ``(batch, sources, bins, frames)`` and ``(batch, 1, 1, 1)``.
+        """
+        spectrum = self.stft.analyse(mixture)
+        magnitude = spectrum.abs()
+        peak = magnitude.amax(dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(magnitude.dtype).tiny)
+        masks = self.network(magnitude / peak).to(magnitude.dtype)  # of bfloat16, in mixed precision
+        return spectrum, masks, peak
+
+    def get_model_args(self) -> dict[str, Any]:
+        """The arguments that make this model again, plain text and numbers."""
+        return {
+            "sources": list(self.network.sources),
+            "channels": self.network.channels,
+            "bottleneck": self.network.bottleneck_type,
+            "sample_rate": self.sample_rate,
+            "window_length": self.stft.window_length,
+            "hop_length": self.stft.hop_length,
+        }
+
+
+def _check(wav: Tensor, mixture: Tensor) -> None:
+    if mixture.ndim != 3 or mixture.shape[1] != 1 or mixture.shape[-1] == 0:
+        raise ValueError(
+            "the waveform must be (time,), (batch, time) or (batch, 1, time), not empty, got "
+            f"{tuple(wav.shape)}; svs_unet_plugin.Separator takes several channels"
+        )

@@ -1,0 +1,121 @@
+"""asteroid's ways to separate: without its change of level, and its command line with our model in it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from svs_unet_plugin import audio
+from svs_unet_plugin.asteroid import compat
+
+asteroid = compat.import_asteroid()
+
+Audio = TypeVar("Audio", Tensor, np.ndarray)
+
+
+def separate_preserving_scale(model: Any, wav: Audio, **kwargs: Any) -> Audio:
+    """``asteroid.separate.separate`` without its last step, for any of asteroid's models.
+
+    That step scales all estimates by Σ|mixture| / Σ|estimates|. It makes vocals that stand alone up to 20 dB
+    too loud, lets vocals and accompaniment no longer add up to the mixture, and turns silence into NaN.
+
+    Args:
+        model: what asteroid calls separatable, such as a ``BaseModel`` or a ``LambdaOverlapAdd`` of one.
+        wav: ``(channels, time)`` or ``(batch, channels, time)`` at the model's rate, floating point.
+        kwargs: for the model's ``forward_wav``.
+
+    Returns:
+        ``(batch, sources, time)``, on the device of ``wav``; an array if an array was given.
+
+    Raises:
+        ValueError: if the model takes another number of channels.
+    """
+    mixture = torch.from_numpy(wav) if isinstance(wav, np.ndarray) else wav
+    channels = mixture.shape[-2] if mixture.ndim > 1 else 1
+    if model.in_channels not in (None, channels):
+        raise ValueError(f"the model takes {model.in_channels} channel(s), the audio has {channels}")
+    device = asteroid.utils.torch_utils.get_device(model, default="cpu")
+    with torch.no_grad():
+        estimates = getattr(model, "forward_wav", model)(mixture.to(device), **kwargs).to(mixture.device)
+    return estimates.numpy() if isinstance(wav, np.ndarray) else estimates
+
+
+def separate_song(
+    separate: Callable[[np.ndarray], np.ndarray], rate: float, mixture: np.ndarray, sample_rate: int
+) -> np.ndarray:
+    """Separate audio of any rate, each channel alone, by what takes one channel at its own rate.
+
+    Args:
+        separate: makes ``(batch, sources, time)`` of ``(batch, 1, time)``.
+        rate: of it, in Hz.
+        mixture: ``(channels, samples)`` at ``sample_rate`` Hz.
+
+    Returns:
+        ``(sources, channels, samples)`` at ``sample_rate`` Hz.
+    """
+    samples = mixture.shape[-1]
+    low = audio.resample(mixture, sample_rate, int(rate))
+    high = audio.resample(separate(low[:, None]).swapaxes(0, 1), int(rate), sample_rate)[..., :samples]
+    return np.pad(high, ((0, 0), (0, 0), (0, samples - high.shape[-1])))
+
+
+def separate_file_preserving_scale(
+    model: Any, path: str | os.PathLike[str], out: str | os.PathLike[str]
+) -> list[Path]:
+    """Separate a file with any of asteroid's models for one channel, at the file's own rate and level.
+
+    Unlike asteroid's ``file_separate`` it takes every channel, each alone, and writes 32-bit float.
+
+    Args:
+        model: see `separate_preserving_scale`.
+        path: anything that libsndfile or ffmpeg reads.
+        out: a folder, made if it is missing; ``<name>_est<i>.wav`` are written there, as asteroid names them.
+
+    Returns:
+        The paths written, in the order of the model's sources.
+
+    Raises:
+        OSError: if a file can't be read or written.
+        ValueError: if it is not whole, finite audio.
+    """
+    mixture, sample_rate = audio.read(path)
+    channels, samples = mixture.shape
+    estimates = separate_song(
+        partial(separate_preserving_scale, model), model.sample_rate, mixture, sample_rate
+    )
+    Path(out).mkdir(parents=True, exist_ok=True)
+    name = audio.title(Path(path))
+    paths = [Path(out) / f"{name}_est{i}.wav" for i in range(1, len(estimates) + 1)]
+    with audio.wav_writers(paths, sample_rate, channels, samples) as writers:
+        for write, estimate in zip(writers, estimates, strict=True):
+            write(estimate)
+    return paths
+
+
+def infer(arguments: Sequence[str]) -> None:
+    """asteroid's own ``asteroid-infer`` with our model registered; the folder of ``-o`` is made if missing.
+
+    Raises:
+        ValueError: where asteroid says that it can't use a file.
+        SystemExit: from its argument parser, as for ``--help``.
+    """
+    import argparse
+
+    from asteroid.scripts import asteroid_cli
+
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("-o", "--output-dir", type=Path)
+    known, _ = parser.parse_known_args(arguments)
+    if known.output_dir is not None:
+        known.output_dir.mkdir(parents=True, exist_ok=True)
+    try:
+        asteroid_cli.infer(list(arguments))
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error

@@ -1,0 +1,275 @@
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from svs_unet_plugin import checkpoint
+from svs_unet_plugin.asteroid import SVSUNet, asteroid
+from svs_unet_plugin.asteroid.data import DrawSampler, Excerpts, excerpt_loader, whole_songs
+from svs_unet_plugin.asteroid.training import TrainSettings, VocalsSystem, load_best, train
+from svs_unet_plugin.data.demo import make_corpus
+from svs_unet_plugin.data.prepare import Prepared, prepare
+
+BaseModel = asteroid.models.BaseModel
+
+TRAIN = Path(__file__).parent.parent / "recipes" / "musdb18" / "asteroid" / "train.py"
+
+SMALL = "--channels 2 --segment 3 --samples_per_track 3 --batch_size 4 --num_workers 0 --epochs 3".split()
+"""A network and excerpts so small that what takes time is the start of the processes."""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Seven made-up songs of four seconds: five to train on, one for validation, one to test on."""
+    folder = tmp_path_factory.mktemp("songs")
+    make_corpus(folder / "corpus", 7, 4, 0, sample_rate=8192)
+    return prepare(folder / "corpus", folder / "prepared", jobs=1)
+
+
+def command(prepared: Prepared, out: Path, *arguments: str) -> list[str]:
+    return [
+        str(TRAIN), "--exp_dir", str(out), "--data_dir", str(prepared.folder), "--accelerator", "cpu",
+        *SMALL, *arguments,
+    ]  # fmt: skip
+
+
+def start(arguments: list[str]) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        arguments, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def finish(*processes: subprocess.Popen) -> None:
+    for process in processes:
+        said = process.communicate()[0]
+        assert process.returncode == 0, said
+
+
+def losses(out: Path) -> np.ndarray:
+    """``(epochs, 2)``: the mean loss of the steps, and that of validation."""
+    return np.loadtxt(out / "losses.csv", delimiter=",", skiprows=1, ndmin=2)[:, 1:]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process makes, in double precision."""
+    out = tmp_path_factory.mktemp("undisturbed") / "run"
+    finish(start([sys.executable, *command(prepared, out, "--precision", "64-true")]))
+    return out
+
+
+def test_what_a_run_leaves(undisturbed: Path) -> None:
+    names = {path.name for path in undisturbed.iterdir()}
+    assert {
+        "conf.yml",
+        "versions.txt",
+        "losses.csv",
+        "best_k_models.json",
+        "best_model.pth",
+        "checkpoints",
+    } <= names
+    assert f"torch=={torch.__version__}" in (undisturbed / "versions.txt").read_text()
+    assert "batch_size: 4" in (undisturbed / "conf.yml").read_text()
+    curve = losses(undisturbed)
+    assert curve.shape == (3, 2) and np.isfinite(curve).all()
+    loaded = checkpoint.read(undisturbed / "best_model.pth")
+    assert (loaded.host, loaded.network.channels, loaded.stft.hop_length) == ("asteroid", 2, 768)
+    content = torch.load(undisturbed / "best_model.pth")
+    assert content["dataset"] == "musdb18" and content["task"] == "enhancement"
+
+
+def test_evaluation(prepared: Prepared, undisturbed: Path) -> None:
+    corpus = prepared.folder.parent / "corpus"
+    arguments = ["--exp_dir", undisturbed, "--data_dir", prepared.folder, "--source", corpus, "--jobs", "1"]
+    finish(start([sys.executable, str(TRAIN.parent / "eval.py"), *map(str, arguments)]))
+    metrics = json.loads((undisturbed / "final_metrics.json").read_text())
+    system, (song,) = "svsunet", [track.name for track in prepared.test]
+    scores = json.loads((undisturbed / "results" / system / "scale" / f"{song}.json").read_text())
+    # one song, and so its own score is the median
+    assert metrics["vocals_SI-SDR"] == pytest.approx(np.mean(scores["vocals"]["SI-SDR"]))
+    assert {"vocals_SDR", "accompaniment_SDR"} <= metrics.keys()
+    published = BaseModel.from_pretrained(undisturbed / "publish_dir" / "model.pth")
+    infos = torch.load(undisturbed / "publish_dir" / "model.pth")["infos"]
+    assert infos["final_metrics"] == metrics and infos["recipe_name"] == "musdb18/SVSUNet"
+    network = checkpoint.read(undisturbed / "best_model.pth").network
+    assert torch.equal(published.network.decoder[-1].weight, network.decoder[-1].weight)
+
+
+def test_two_processes_learn_what_one_learns(prepared: Prepared, undisturbed: Path, tmp_path: Path) -> None:
+    """The same seed, the same batches: batch normalisation, dropout, excerpts and clipping are all in it."""
+    finish(
+        start(
+            [
+                sys.executable,
+                *command(prepared, tmp_path, "--devices", "2", "--strategy", "ddp", "--precision", "64-true"),
+            ]
+        )
+    )
+    np.testing.assert_allclose(losses(tmp_path), losses(undisturbed), rtol=1e-9)
+    one, two = (checkpoint.read(out / "best_model.pth").network for out in (undisturbed, tmp_path))
+    for left, right in zip(one.state_dict().values(), two.state_dict().values(), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-9)
+
+
+def test_two_nodes_learn_what_one_process_learns(
+    prepared: Prepared, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Two process groups on loopback, as torchrun starts them on two machines."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    nodes = "--devices 1 --num_nodes 2 --strategy ddp --precision 64-true".split()
+    finish(
+        *(
+            start(
+                [
+                    sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1",
+                    "--node_rank", str(rank), "--master_addr", "127.0.0.1", "--master_port", str(port),
+                    *command(prepared, tmp_path, *nodes),
+                ]
+            )
+            for rank in range(2)
+        )
+    )  # fmt: skip
+    np.testing.assert_allclose(losses(tmp_path), losses(undisturbed), rtol=1e-9)
+
+
+def test_a_killed_run_ends_where_an_undisturbed_one_ends(
+    prepared: Prepared, undisturbed: Path, tmp_path: Path
+) -> None:
+    arguments = [sys.executable, *command(prepared, tmp_path, "--precision", "64-true")]
+    process = start(arguments)
+    while not (tmp_path / "checkpoints" / "last.ckpt").exists():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "best_model.pth").exists()
+    finish(start(arguments))
+    assert (tmp_path / "losses.csv").read_bytes() == (undisturbed / "losses.csv").read_bytes()
+    ends = [torch.load(out / "checkpoints" / "last.ckpt") for out in (undisturbed, tmp_path)]
+    for part in ("state_dict", "optimizer_states"):
+        torch.testing.assert_close(ends[0][part], ends[1][part], rtol=0, atol=0)
+
+
+def test_a_batch_is_shared_out() -> None:
+    one = list(DrawSampler(30, batch_size=8, seed=1))
+    assert len(one) == 24 and len(set(one)) == 24 and {epoch for epoch, _ in one} == {0}
+    parts = [DrawSampler(30, 8, seed=1, rank=rank, processes=4) for rank in range(4)]
+    for step in range(3):
+        whole = one[8 * step : 8 * step + 8]
+        shares = [list(part)[2 * step : 2 * step + 2] for part in parts]
+        assert [share[i] for i in range(2) for share in shares] == whole
+    parts[0].set_epoch(1)
+    assert {epoch for epoch, _ in parts[0]} == {1} and [i for _, i in parts[0]] != [i for _, i in one[::4]]
+    with pytest.raises(ValueError, match="a batch of 8 can't be shared equally by 3"):
+        DrawSampler(30, 8, seed=1, processes=3)
+    with pytest.raises(ValueError, match="more than the 7 items"):
+        DrawSampler(7, 8, seed=1)
+
+
+def test_excerpts_depend_on_nothing_but_the_draw(prepared: Prepared) -> None:
+    excerpts = Excerpts(prepared, 2.0, samples_per_track=2, seed=3)
+    assert len(excerpts) == 2 * len(prepared.train)
+    random.seed(5)
+    before = random.getstate()
+    mixture, vocals = excerpts[0, 1]
+    assert random.getstate() == before
+    assert mixture.shape == (1, 2 * 8192) and vocals.shape == (1, 1, 2 * 8192)
+    random.seed(6)
+    again = Excerpts(prepared, 2.0, samples_per_track=2, seed=3)[0, 1]
+    assert torch.equal(mixture, again[0]) and torch.equal(vocals, again[1])
+    for other in (excerpts[1, 1], excerpts[0, 2], Excerpts(prepared, 2.0, 2, seed=4)[0, 1]):
+        assert not torch.equal(mixture, other[0])
+    by_workers = [
+        torch.cat([batch[0] for batch in excerpt_loader(excerpts, 2, workers)]) for workers in (0, 2)
+    ]
+    assert torch.equal(*by_workers)
+
+
+def test_songs_of_other_parts_are_not_among_them(prepared: Prepared) -> None:
+    def names(dataset: Any) -> list[str]:
+        return [track["path"].name for track in dataset.tracks]
+
+    assert names(Excerpts(prepared, 2.0).dataset) == sorted(track.name for track in prepared.train)
+    assert names(whole_songs(prepared)) == [track.name for track in prepared.valid]
+    mixture, vocals = whole_songs(prepared)[0]
+    assert mixture.shape == (2, 4 * 8192) and vocals.shape == (1, 2, 4 * 8192)
+    with pytest.raises(ValueError, match=r"no songs of more than 4\.0 s"):
+        Excerpts(prepared, 4.0)
+
+
+class Level(VocalsSystem):
+    """Its validation loss gets no better."""
+
+    def common_step(self, batch: Any, batch_nb: int, train: bool = True) -> torch.Tensor:
+        loss = super().common_step(batch, batch_nb, train)
+        return loss if train else torch.ones(())
+
+
+def system(kind: type[VocalsSystem], prepared: Prepared, **settings: Any) -> VocalsSystem:
+    torch.manual_seed(0)
+    excerpts = Excerpts(prepared, 2.0, samples_per_track=2)
+    settings = {"epochs": 1, "batch_size": 4, "accelerator": "cpu", **settings}
+    config = {"training": {"lr": settings.get("lr", 1e-3), "epochs": settings["epochs"]}}
+    model = SVSUNet(channels=2)
+    return kind(model, excerpts, whole_songs(prepared), TrainSettings(**settings), config=config)
+
+
+def test_early_stopping_and_the_learning_rate(prepared: Prepared, tmp_path: Path) -> None:
+    trained = system(Level, prepared, epochs=9, patience=4)
+    train(trained, tmp_path, progress=False)
+    assert len(losses(tmp_path)) == 5  # the first is the best, and four are no better
+    assert (
+        trained.trainer.optimizers[0].param_groups[0]["lr"] == 1e-3 / 4
+    )  # halved after 1 + 2 and 4 + 1 epochs
+    train(system(Level, prepared, epochs=9, patience=4), tmp_path, progress=False)
+    assert len(losses(tmp_path)) == 5  # it remembers
+
+
+def test_another_configuration_is_refused(prepared: Prepared, tmp_path: Path) -> None:
+    train(system(VocalsSystem, prepared), tmp_path, progress=False)
+    with pytest.raises(ValueError, match="holds a run with another lr"):
+        train(system(VocalsSystem, prepared, lr=0.1), tmp_path, progress=False)
+    train(system(VocalsSystem, prepared, epochs=2), tmp_path, progress=False)
+    assert len(losses(tmp_path)) == 2
+
+
+def test_mixed_precision(prepared: Prepared, tmp_path: Path) -> None:
+    curves = []
+    for precision in ("32-true", "bf16-mixed"):
+        trained = system(VocalsSystem, prepared, precision=precision)
+        best = train(trained, tmp_path / precision, progress=False)
+        curves.append(losses(tmp_path / precision))
+    # bfloat16 has 8 bits; and that they differ shows that it was at work
+    np.testing.assert_allclose(curves[1], curves[0], rtol=0.02)
+    assert (curves[1] != curves[0]).all()
+    model = load_best(SVSUNet(channels=2), best)
+    assert not model.training and model(torch.rand(1, 3000)).dtype == torch.float32
+
+
+def test_it_learns(prepared: Prepared, tmp_path: Path) -> None:
+    train(system(VocalsSystem, prepared, epochs=12, lr=1e-2), tmp_path, progress=False)
+    curve = losses(tmp_path)[:, 0]
+    assert curve[-1] < 0.8 * curve[0]
+
+
+def test_a_loss_that_is_not_finite_stops(prepared: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="the losses of epoch 1 are"):
+        train(system(VocalsSystem, prepared, lr=1e30, gradient_clipping=None), tmp_path, progress=False)
+
+
+def test_wrong_settings() -> None:
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        TrainSettings(batch_size=0)
