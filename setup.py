@@ -55,6 +55,7 @@ EXTRAS = {
     # The page behind nussl's SeparationBase.interact().
     "gradio": ["gradio>=5,<7"],
     "recipes": [
+        "Jinja2>=3.1",
         "matplotlib>=3.8",
         "mir_eval>=0.8,<0.9",
         "musdb>=0.4.3",
@@ -66,6 +67,7 @@ EXTRAS = {
         "scaper>=1.6.5",
         "scipy>=1.13",
         "stempeg>=0.2.4",
+        "threadpoolctl>=3.5",
     ],
 }
 EXTRAS["all"] = sorted({requirement for needs in EXTRAS.values() for requirement in needs})
@@ -92,7 +94,7 @@ setup(
     ],
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["svs_unet_plugin", "svs_unet_plugin.*"]),
-    package_data={"svs_unet_plugin": ["py.typed", "pretrained/*"]},
+    package_data={"svs_unet_plugin": ["py.typed", "pretrained/*", "evaluation/report.*"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["svs-unet = svs_unet_plugin.cli:main"]},

@@ -1,0 +1,359 @@
+"""Train SVSUNet and asteroid's own music separators for the same time on the same songs, and compare them.
+
+Each has the configuration and the loss of its recipe or paper, for one channel at the rate of the prepared
+songs. Songs are scored as they were recorded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import platform
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Subset
+
+from svs_unet_plugin import STFT, Separator
+from svs_unet_plugin.asteroid import SVSUNet, asteroid
+from svs_unet_plugin.asteroid.data import Excerpts, whole_songs
+from svs_unet_plugin.asteroid.separation import separate_song
+from svs_unet_plugin.asteroid.training import TrainSettings, VocalsSystem, load_best, train
+from svs_unet_plugin.audio import whole_file
+from svs_unet_plugin.data.musdb import Track, find_tracks
+from svs_unet_plugin.data.prepare import Prepared, open_prepared
+from svs_unet_plugin.evaluation import results as folders
+from svs_unet_plugin.evaluation import tracks as scoring
+from svs_unet_plugin.evaluation.report import Fact, write_report
+from svs_unet_plugin.evaluation.scores import ideal_ratio_mask
+
+SEED = 0
+VALIDATION_SONGS = 2
+"""So few, because the slow ones would spend their time on validation."""
+
+SOURCES = ("vocals", "accompaniment")
+EXAMPLE_SECONDS = 12
+EXAMPLE_SONGS = 2
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model and how its recipe trains it.
+
+    Args:
+        id, name: see `svs_unet_plugin.evaluation.results.System`.
+        make: makes it, untrained.
+        system: what computes its loss.
+        seconds: length of an excerpt.
+        batch_size, lr: see `TrainSettings`.
+    """
+
+    id: str
+    name: str
+    make: Callable[[Excerpts, int], nn.Module]
+    system: type[VocalsSystem]
+    seconds: float
+    batch_size: int
+    lr: float = 1e-3
+
+
+class ConvTasNetSystem(VocalsSystem):
+    """L1 of the waveforms, as in asteroid's DAMP-VSEP recipe, without its STOI, which needs torchaudio."""
+
+    def common_step(self, batch: tuple[Tensor, Tensor], batch_nb: int, train: bool = True) -> Tensor:
+        mixture, targets = mixture_and_targets(batch)
+        return F.l1_loss(self.model(mixture), targets)
+
+
+class DCUNetSystem(VocalsSystem):
+    """The weighted SDR of its paper."""
+
+    def common_step(self, batch: tuple[Tensor, Tensor], batch_nb: int, train: bool = True) -> Tensor:
+        mixture, targets = mixture_and_targets(batch)
+        return negative_weighted_sdr(self.model(mixture), targets)
+
+
+class XUMXSystem(VocalsSystem):
+    """Magnitudes by MSE and waveforms by weighted SDR, as in asteroid's X-UMX recipe.
+
+    With two sources there are no combinations of them but those of one.
+    """
+
+    def common_step(self, batch: tuple[Tensor, Tensor], batch_nb: int, train: bool = True) -> Tensor:
+        mixture, targets = mixture_and_targets(batch)
+        # (sources, frames, batch, 1, bins), (sources, batch, 1, time) and (frames, batch · sources, 1, bins)
+        magnitudes, signals = self.model(mixture)
+        references = self.model.encoder(targets.flatten(0, 1)[:, None])[0]
+        references = references.unflatten(1, targets.shape[:2]).permute(2, 0, 1, 3, 4)
+        estimates = signals[:, :, 0].transpose(0, 1)
+        in_time = negative_weighted_sdr(estimates, targets[..., : estimates.shape[-1]])
+        return F.mse_loss(magnitudes, references) + 10 * (1 + in_time)
+
+
+def mixture_and_targets(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Mixtures ``(batch, 1, time)``, and vocals and accompaniment ``(batch, 2, time)``; see `Excerpts`."""
+    mixture, vocals = (signal.reshape(-1, 1, signal.shape[-1]) for signal in batch)
+    return mixture, torch.cat([vocals, mixture - vocals], dim=1)
+
+
+def negative_weighted_sdr(estimates: Tensor, targets: Tensor) -> Tensor:
+    """H.-S. Choi et al.: "Phase-aware speech enhancement with deep complex U-Net", 2019, equation 6.
+
+    Args:
+        estimates, targets: ``(batch, 2, time)``, vocals and accompaniment. Each source is weighted by its
+            share of the energy; the other source is its noise.
+
+    Returns:
+        Their mean, in [−1, 1].
+    """
+    energies = targets.square().sum(dim=-1)
+    shares = energies / energies.sum(dim=1, keepdim=True).clamp_min(1e-8)
+    cosines = F.cosine_similarity(estimates, targets, dim=-1)
+    return -(shares * cosines).sum(dim=1).mean()
+
+
+def waveforms(model: nn.Module, mixture: Tensor) -> Tensor:
+    """What a model makes of ``(batch, 1, time)``: vocals and accompaniment, ``(batch, 2, time)``."""
+    estimates = model(mixture)
+    if isinstance(model, asteroid.models.XUMX):
+        signals = estimates[1][:, :, 0].transpose(0, 1)  # cut to a multiple of the hop
+        return F.pad(signals, (0, mixture.shape[-1] - signals.shape[-1]))
+    return estimates
+
+
+def make_svsunet(excerpts: Excerpts, rate: int) -> nn.Module:
+    """The paper's."""
+    return SVSUNet(sample_rate=rate)
+
+
+def make_xumx(excerpts: Excerpts, rate: int) -> nn.Module:
+    """As in the X-UMX recipe, with windows of 0.125 s (there 0.093 s) and the statistics of the mixtures."""
+    make = partial(
+        asteroid.models.XUMX,
+        sources=list(SOURCES),
+        window_length=1024,
+        in_chan=1024,
+        n_hop=256,
+        nb_channels=1,
+        sample_rate=rate,
+        return_time_signals=True,
+    )
+    mixtures = torch.stack([excerpts[0, i][0] for i in range(min(len(excerpts), 64))])
+    with torch.no_grad():
+        magnitudes = make().encoder(mixtures)[0].flatten(0, 2).numpy()
+    spread = magnitudes.std(axis=0)
+    return make(input_mean=magnitudes.mean(axis=0), input_scale=np.maximum(spread, 1e-4 * spread.max()))
+
+
+def make_convtasnet(excerpts: Excerpts, rate: int) -> nn.Module:
+    """As in the DAMP-VSEP recipe."""
+    return asteroid.models.ConvTasNet(
+        n_src=2, n_blocks=10, n_repeats=4, bn_chan=256, hid_chan=512, skip_chan=256, mask_act="relu",
+        kernel_size=20, stride=10, n_filters=256, sample_rate=rate,
+    )  # fmt: skip
+
+
+def make_dcunet(architecture: str, excerpts: Excerpts, rate: int) -> nn.Module:
+    """With asteroid's own STFT of 1024 at a hop of 256."""
+    return asteroid.models.DCUNet(architecture, n_src=2, fix_length_mode="pad", sample_rate=rate)
+
+
+CANDIDATES = (
+    Candidate("svsunet", "U-Net", make_svsunet, VocalsSystem, seconds=12.0, batch_size=16),
+    Candidate("xumx", "X-UMX", make_xumx, XUMXSystem, seconds=6.0, batch_size=14),
+    Candidate(
+        "convtasnet", "ConvTasNet", make_convtasnet, ConvTasNetSystem, seconds=3.0, batch_size=7, lr=5e-4
+    ),
+    Candidate(
+        "dcunet-10", "DCUNet-10", partial(make_dcunet, "DCUNet-10"), DCUNetSystem, seconds=3.0, batch_size=8
+    ),
+    Candidate(
+        "dcunet-20", "DCUNet-20", partial(make_dcunet, "DCUNet-20"), DCUNetSystem, seconds=3.0, batch_size=8
+    ),
+)
+
+
+def fit(candidate: Candidate, prepared: Prepared, out: Path, minutes: float) -> Path:
+    """Train for so many minutes of wall-clock time, validation included; the file of the best model.
+
+    Raises:
+        ValueError: if ``out`` holds a run of another length.
+    """
+    weights = out / "best_model.pth"
+    config = {"compare": {"model": candidate.id, "budget": minutes, "seed": SEED}}
+    if weights.exists():
+        before = yaml.safe_load((out / "conf.yml").read_text())
+        if before != config:
+            raise ValueError(f"{out} was trained as {before}, not as {config}: take another folder")
+        return weights
+    excerpts = Excerpts(prepared, candidate.seconds, samples_per_track=16, seed=SEED)
+    songs = Subset(whole_songs(prepared), range(min(VALIDATION_SONGS, len(prepared.valid))))
+    settings = TrainSettings(
+        epochs=1_000_000,
+        batch_size=candidate.batch_size,
+        lr=candidate.lr,
+        patience=None,
+        minutes=minutes,
+        devices=1,
+    )
+    torch.manual_seed(SEED)
+    model = candidate.make(excerpts, prepared.settings.sample_rate)
+    system = candidate.system(model, excerpts, songs, settings, config=config)
+    best = train(system, out)
+    with whole_file(weights) as beside:
+        torch.save(load_best(model, best).serialize(), beside)
+    return weights
+
+
+@dataclass(frozen=True)
+class Separation:
+    """Separates a song by a saved model; can be sent to other processes."""
+
+    weights: Path
+
+    def __call__(self, song: scoring.Song) -> dict[str, np.ndarray]:
+        """``(channels, samples)`` for vocals and accompaniment, which is the mixture less the vocals."""
+        options = {"return_time_signals": True} if self.weights.parent.name == "xumx" else {}
+        model = asteroid.models.BaseModel.from_pretrained(self.weights, **options).eval()
+        if isinstance(model, SVSUNet):
+            return Separator(self.weights, "cpu").separate(song.mixture, song.sample_rate)
+
+        def one_by_one(mixtures: np.ndarray) -> np.ndarray:
+            with torch.no_grad():
+                return np.concatenate(
+                    [waveforms(model, torch.from_numpy(mixture)[None]).numpy() for mixture in mixtures]
+                )
+
+        vocals = separate_song(one_by_one, model.sample_rate, song.mixture, song.sample_rate)[0]
+        return {"vocals": vocals, "accompaniment": song.mixture - vocals}
+
+
+def costs(weights: Path, seconds: int = 60) -> tuple[float, float]:
+    """Wall-clock seconds for a minute of stereo at 44.1 kHz on one thread, and the peak of memory in MB.
+
+    Call it in a process of its own.
+    """
+    torch.set_num_threads(1)
+    noise = np.random.default_rng(SEED).uniform(-0.5, 0.5, (2, 44_100 * seconds)).astype(np.float32)
+    separate = Separation(weights)
+    separate(scoring.Song("warm", 44_100, noise[:, :44_100], {}))
+    start = time.perf_counter()
+    separate(scoring.Song("noise", 44_100, noise, {}))
+    took = (time.perf_counter() - start) * 60 / seconds
+    unit = 1 if sys.platform == "darwin" else 1024
+    return took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data_dir", type=Path, required=True, help="prepared songs")
+    parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
+    parser.add_argument("--out", type=Path, required=True, help="goes on where it was stopped")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of training for each (default 10)")
+    parser.add_argument("--jobs", type=int, help="processes that score (default: one a core)")
+    parser.add_argument(
+        "--models", nargs="+", default=[candidate.id for candidate in CANDIDATES], help="default: all"
+    )
+    options = parser.parse_args()
+    if unknown := set(options.models) - {candidate.id for candidate in CANDIDATES}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+
+    prepared = open_prepared(options.data_dir)
+    tracks = [
+        track
+        for track in find_tracks(options.source)
+        if track.subset == "test" and f"test/{track.name}" not in prepared.skipped
+    ]
+    results = options.out / "results"
+    for candidate in CANDIDATES:
+        if candidate.id in options.models:
+            run = options.out / candidate.id
+            weights = fit(candidate, prepared, run, options.minutes)
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+                took, megabytes = pool.submit(costs, weights).result()
+            model = asteroid.models.BaseModel.from_pretrained(weights)
+            parameters = sum(parameter.numel() for parameter in model.parameters())
+            system = folders.System(candidate.id, candidate.name, "trained", parameters, took, megabytes)
+            score(results, system, tracks, Separation(weights), options.jobs, made_of=digest(weights))
+            with whole_file(results / candidate.id / "losses.csv") as beside:
+                shutil.copyfile(run / "losses.csv", beside)
+    score(results, folders.System("mixture", "Mixture, untouched", "bound"), tracks, untouched, options.jobs)
+    oracle = folders.System("irm", "Ideal ratio mask", "oracle")
+    score(results, oracle, tracks, partial(ideal, stft=STFT()), options.jobs)
+    for track in tracks[:EXAMPLE_SONGS]:
+        song = scoring.read_song(track)
+        sources = {"mixture": song.mixture, **{name: song.sources[name] for name in SOURCES}}
+        save_examples(results, folders.REFERENCE, song, sources)
+    facts = [
+        Fact("Training", f"{options.minutes:g} minutes of wall-clock time each, validation included"),
+        Fact("Hardware", f"{platform.machine()}, {torch.get_num_threads()} thread(s), {hardware()}"),
+        Fact("Songs to train on", str(len(prepared.train))),
+        Fact("Songs to test on", str(len(tracks))),
+    ]
+    report = write_report(results, options.out / "report", "U-Net and asteroid's separators", facts)
+    print(report.markdown.read_text(encoding="utf-8"))
+    print(report.page)
+
+
+def score(
+    results: Path,
+    system: folders.System,
+    tracks: list[Track],
+    separate: scoring.Separate,
+    jobs: int | None,
+    made_of: str = "",
+) -> None:
+    """Write all that the report says of a system, but its losses."""
+    folders.write_system(results, system)
+    scoring.score_tracks(results, system.id, tracks, separate, made_of=made_of, jobs=jobs)
+    for track in tracks[:EXAMPLE_SONGS]:
+        song = scoring.read_song(track)
+        save_examples(results, system.id, song, separate(song))
+
+
+def save_examples(results: Path, system: str, song: scoring.Song, sources: Mapping[str, np.ndarray]) -> None:
+    """Write the first seconds of each source."""
+    for name, samples in sources.items():
+        excerpt = samples[:, : EXAMPLE_SECONDS * song.sample_rate]
+        folders.write_audio(results, system, song.name, name, excerpt, song.sample_rate)
+
+
+def untouched(song: scoring.Song) -> dict[str, np.ndarray]:
+    """The mixture for each source: what a system is to improve on."""
+    return dict.fromkeys(SOURCES, song.mixture)
+
+
+def ideal(song: scoring.Song, stft: STFT) -> dict[str, np.ndarray]:
+    """What the U-Net would estimate if its masks were right."""
+    references = np.stack([song.sources[name] for name in SOURCES])
+    return dict(zip(SOURCES, ideal_ratio_mask(references, song.sample_rate, stft), strict=True))
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def hardware() -> str:
+    """What the models are trained on."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")

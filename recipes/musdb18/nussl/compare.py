@@ -1,0 +1,450 @@
+"""Compare an experiment with other networks, with nussl's separators and with oracles; write the report.
+
+Everything that is finished is kept, and a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import multiprocessing
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from configuration import Conf
+from eval import Weights, tracks_to_score
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+from train import STEMS, network_config, train, training_data
+
+import svs_unet_plugin.nussl as svs
+from svs_unet_plugin import STFT, audio
+from svs_unet_plugin.checkpoint import load_weights_only
+from svs_unet_plugin.data import mixing
+from svs_unet_plugin.data.musdb import Track
+from svs_unet_plugin.data.prepare import Prepared, open_prepared
+from svs_unet_plugin.evaluation import results as folders
+from svs_unet_plugin.evaluation.report import MUSDB18_TEST_TRACKS, Fact, write_report
+from svs_unet_plugin.evaluation.results import REFERENCE, Losses, System
+from svs_unet_plugin.evaluation.tables import markdown, score_table
+from svs_unet_plugin.evaluation.tracks import (
+    Separate,
+    Song,
+    alarms,
+    is_scored,
+    read_song,
+    score_song,
+    score_tracks,
+)
+from svs_unet_plugin.nussl import baselines, compat, nussl
+from svs_unet_plugin.parallel import in_parallel
+
+BLSTM = "blstm"
+"""The id of the one network that is no U-Net."""
+
+COST_SECONDS = 60.0
+"""Length of the audio that time and memory are measured on, or that of the song if that is shorter."""
+
+WARM_UP_SECONDS = 5.0
+"""Length of what is separated before, unmeasured: what is loaded and compiled once is no part of the time."""
+
+EXCERPT_SECONDS = 6.0
+"""Length of what is there to listen to."""
+
+LISTENED_TRACKS = 2
+"""How many of the tracks are there to listen to."""
+
+MUSDB18_TEST_NAMES = {"AM Contra - Heart Peripheral", "Al James - Schoolboy Facination", "Zeno - Signs"}
+"""Some of the 50, by which the split is known."""
+
+SHORTEST_REAL_TRACK = 60.0
+"""Seconds; MUSDB18's 7-second sample has the same tracks, and nobody has published scores of it."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A system that takes part.
+
+    Args:
+        system: what it is; its costs are measured later.
+        separate: what separates a song, and can be sent to other processes.
+        made_of: tells when what was measured before no longer counts.
+        losses: of its training.
+    """
+
+    system: System
+    separate: Separate
+    made_of: str
+    losses: Losses | None = None
+
+
+@dataclass(frozen=True)
+class Classical:
+    """One of `svs_unet_plugin.nussl.baselines`, by its id."""
+
+    id: str
+
+    def __call__(self, song: Song) -> Mapping[str, np.ndarray]:
+        return baselines.baselines()[self.id].separate(song.mixture, song.sources, song.sample_rate)
+
+
+@dataclass(frozen=True)
+class DeepMask:
+    """Any mask estimator for vocals, through nussl's own ``DeepMaskEstimation``."""
+
+    path: Path
+    stft: STFT
+
+    def __call__(self, song: Song) -> Mapping[str, np.ndarray]:
+        low = audio.resample(song.mixture, song.sample_rate, self.stft.sample_rate)
+        signal = nussl.AudioSignal(audio_data_array=low, sample_rate=self.stft.sample_rate)
+        (estimate,) = nussl.separation.deep.DeepMaskEstimation(signal, str(self.path), device="cpu")()
+        estimated = estimate.audio_data.astype(np.float32)
+        high = audio.resample(estimated, self.stft.sample_rate, song.sample_rate)
+        samples = song.mixture.shape[1]
+        vocals = np.pad(high[:, :samples], ((0, 0), (0, max(samples - high.shape[1], 0))))
+        return {"vocals": vocals, "accompaniment": song.mixture - vocals}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--exp_dir", type=Path, required=True, help="the experiment, trained")
+    parser.add_argument("--prepared", type=Path, required=True, help="what `svs-unet data prepare` wrote")
+    parser.add_argument("--originals", type=Path, required=True, help="the songs before they were prepared")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of results")
+    parser.add_argument("--jobs", type=int, help="processes (default: one a core)")
+    parser.add_argument("--tracks", type=int, help="score so many test songs only (default: all)")
+    parser.add_argument(
+        "--epochs",
+        type=int,
+        help="train the other networks for so long (default: as long as the experiment's)",
+    )
+    parser.add_argument("--device", help="to train on: cpu, cuda …; default: a GPU if there is one")
+    parser.add_argument("--only", help="ids of systems, with commas between (default: all)")
+    options = parser.parse_args()
+
+    prepared = open_prepared(options.prepared)
+    tracks = tracks_to_score(options.originals, options.prepared)[: options.tracks]
+    only = set(options.only.split(",")) if options.only else None
+    contestants = [
+        *networks(options.exp_dir, prepared, only, epochs=options.epochs, device=options.device),
+        *classical(only),
+    ]
+    if unknown := (only or set()) - {contestant.system.id for contestant in contestants}:
+        raise ValueError(f"there is no system {', '.join(sorted(unknown))}")
+    for contestant in contestants:
+        begin(options.out, contestant)
+    measure_all(options.out, contestants, tracks[0])
+    score_all(options.out, contestants, tracks, options.jobs)
+
+    report = write_report(
+        options.out,
+        options.exp_dir,
+        "Singing-voice separation: the U-Net and others",
+        facts(options.exp_dir, tracks, options.epochs),
+        musdb18_test=is_musdb18_test(prepared, tracks),
+    )
+    systems = folders.read_systems(options.out)
+    print(markdown(score_table(systems, folders.read_scores(options.out, systems), "vocals")))
+    for contestant in contestants:
+        if contestant.system.kind == "trained":
+            for said in alarms(options.out, contestant.system.id):
+                print(f"ALARM: {said}")
+    print(report.page)
+
+
+def networks(
+    exp_dir: Path, prepared: Prepared, only: set[str] | None, *, epochs: int | None, device: str | None
+) -> list[Contestant]:
+    """The experiment's own network, and others that are trained here by the same recipe.
+
+    The others are a U-Net with a recurrent bottleneck, a U-Net for four stems, and the mask inference by a
+    BLSTM of nussl's tutorial (E. Manilow, P. Seetharaman, J. Salamon: "Open source tools & data for music
+    source separation", 2020), each where the experiment's network is not the same.
+    """
+    conf = yaml.safe_load((exp_dir / "conf.yml").read_text())
+    stft = stft_of(conf, prepared)
+    weights = exp_dir / "best_model.pth"
+    if not weights.is_file():
+        raise FileNotFoundError(f"{weights} is missing: train the experiment first, with stage 3")
+    found = []
+    if only is None or "unet" in only:
+        system = System("unet", network_name(conf), "trained", parameters_of(network_config(conf)))
+        found.append(trained(system, exp_dir, Weights(weights)))
+    for id, changed, network in other_networks(conf, stft):
+        if only is not None and id not in only:
+            continue
+        if epochs is not None:
+            changed["training"]["epochs"] = epochs
+        folder = train_other(id, changed, network, prepared, exp_dir, device)
+        best = folder / "best_model.pth"
+        name = "BLSTM of nussl's tutorial" if id == BLSTM else network_name(changed)
+        system = System(id, name, "trained", parameters_of(network))
+        found.append(trained(system, folder, DeepMask(best, stft) if id == BLSTM else Weights(best)))
+    return found
+
+
+def other_networks(conf: Conf, stft: STFT) -> list[tuple[str, Conf, dict[str, Any]]]:
+    """For each network to compare with, its id, its configuration and what nussl makes it of."""
+    found = []
+    for id, sources, bottleneck in (
+        ("unet-plain", "vocals", None),
+        ("unet-blstm", "vocals", "blstm"),
+        ("unet-four-stems", ",".join(STEMS), conf["network"]["bottleneck"]),
+    ):
+        if (sources, bottleneck) != (conf["sources"], conf["network"]["bottleneck"]):
+            changed = copy.deepcopy(conf)
+            changed["sources"] = sources
+            changed["network"]["bottleneck"] = bottleneck
+            found.append((id, changed, network_config(changed)))
+    changed = copy.deepcopy(conf)
+    changed["sources"] = "vocals"
+    tutorials = nussl.ml.networks.builders.build_recurrent_mask_inference(
+        num_features=stft.bins,
+        hidden_size=50,
+        num_layers=1,
+        bidirectional=True,
+        dropout=0.0,
+        num_sources=1,
+        mask_activation=["sigmoid"],
+    )
+    return [*found, (BLSTM, changed, tutorials)]
+
+
+def network_name(conf: Conf) -> str:
+    """Such as ``"U-Net + BLSTM, 4 stems"``."""
+    bottleneck = conf["network"]["bottleneck"]
+    stems = conf["sources"].count(",") + 1
+    name = "U-Net" + (f" + {bottleneck.upper()}" if bottleneck else "")
+    return name + (f", {stems} stems" if stems > 1 else "")
+
+
+def parameters_of(network: dict[str, Any]) -> int:
+    model = nussl.ml.SeparationModel(network)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def train_other(
+    id: str, conf: Conf, network: dict[str, Any], prepared: Prepared, exp_dir: Path, device: str | None
+) -> Path:
+    """Train a network in a folder of its own, unless that was done; return the folder."""
+    folder, mixtures = exp_dir / "compared" / id, exp_dir / "mixtures"
+    text = yaml.safe_dump(conf, sort_keys=False)
+    best, kept = folder / "best_model.pth", folder / "conf.yml"
+    if best.is_file() and kept.is_file() and kept.read_text() == text:
+        return folder
+    print(f"Train {id}", flush=True)
+    if id == BLSTM:
+        found = train_blstm(network, conf, prepared, folder, mixtures, device)
+    else:
+        found = train(network, conf, prepared, folder, mixtures=mixtures, device=device)
+    with audio.whole_file(kept) as beside:
+        beside.write_text(text)
+    with audio.whole_file(best) as beside:
+        shutil.copyfile(found, beside)
+    return folder
+
+
+def train_blstm(
+    network: dict[str, Any], conf: Conf, prepared: Prepared, folder: Path, mixtures: Path, device: str | None
+) -> Path:
+    """As `train` does it, but validated on the first channels, since it takes a fixed number of them: one."""
+    settings, stft = svs.TrainSettings(**conf["training"]), stft_of(conf, prepared)
+    nussl.utils.seed(settings.seed)
+    val_data = mixing.whole_songs(
+        prepared.valid,
+        num_channels=1,
+        stft_params=svs.stft_params(stft),
+        transform=svs.training_transform(["vocals"], None, folder / "cache" / "valid", stft),
+    )
+    train_data = training_data(conf, ["vocals"], stft, prepared, folder, mixtures)
+    return svs.train(nussl.ml.SeparationModel(network), train_data, val_data, folder, settings, device=device)
+
+
+def stft_of(conf: Conf, prepared: Prepared) -> STFT:
+    return STFT(prepared.settings.sample_rate, hop_length=conf["hop_length"])
+
+
+def trained(system: System, folder: Path, separate: Separate) -> Contestant:
+    """What the training in a folder has led to."""
+    latest = load_weights_only(folder / "checkpoints" / "latest.model.pth", compat.safe_globals())
+    history = latest["metadata"]["trainer.state.epoch_history"]
+    losses = Losses(*(tuple(map(float, history[f"{name}/loss"])) for name in ("train", "validation")))
+    return Contestant(system, separate, digest(folder / "best_model.pth"), losses)
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def classical(only: set[str] | None) -> list[Contestant]:
+    """nussl's separators, and those that this package adds to them."""
+    made_of = digest(Path(baselines.__file__))
+    return [
+        Contestant(
+            System(id, baseline.name, baseline.kind), Classical(id), f"nussl {nussl.__version__} {made_of}"
+        )
+        for id, baseline in baselines.baselines().items()
+        if only is None or id in only
+    ]
+
+
+def begin(results: Path, contestant: Contestant) -> None:
+    """Describe a system in its folder, and delete what was measured of something else that had its name."""
+    id = contestant.system.id
+    note = results / id / "compared.txt"
+    if not note.is_file() or note.read_text() != contestant.made_of:
+        shutil.rmtree(results / id / "audio", ignore_errors=True)
+        folders.write_system(results, contestant.system)
+        with audio.whole_file(note) as beside:
+            beside.write_text(contestant.made_of)
+    score_tracks(results, id, [], contestant.separate, made_of=contestant.made_of)
+    if contestant.losses is not None:
+        folders.write_losses(results, id, contestant.losses)
+
+
+def measure_all(results: Path, contestants: Sequence[Contestant], track: Track) -> None:
+    """Measure time and memory of each system that was not measured yet, one at a time, in its own process."""
+    known = {system.id: system for system in folders.read_systems(results)}
+    missing = [c for c in contestants if known[c.system.id].seconds_per_minute is None]
+    if not missing:
+        return
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        measured = pool.imap(partial(measure, track=track), missing, chunksize=1)
+        for system in tqdm(measured, desc="Measure", total=len(missing), unit="system"):
+            folders.write_system(results, system)
+
+
+def measure(contestant: Contestant, track: Track) -> System:
+    """A system with its costs: one thread, on the CPU, after a warm-up."""
+    song = excerpt_of(read_song(track), 0.0, COST_SECONDS)
+    torch.set_num_threads(1)
+    with threadpool_limits(1):
+        contestant.separate(excerpt_of(song, 0.0, WARM_UP_SECONDS))
+        start = time.perf_counter()
+        contestant.separate(song)
+        seconds = time.perf_counter() - start
+    minutes = song.mixture.shape[1] / song.sample_rate / 60
+    return replace(
+        contestant.system, seconds_per_minute=seconds / minutes, peak_memory_mb=peak_memory() / 1e6
+    )
+
+
+def peak_memory() -> int:
+    """The most memory that this process has had, in bytes.
+
+    Linux counts for ``getrusage`` what the process that started this one had at that time, too.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+@dataclass(frozen=True)
+class Task:
+    """A track for a system to separate and to be scored on, with an excerpt to listen to or without."""
+
+    contestant: Contestant
+    track: Track
+    listen: bool
+
+    def is_done(self, results: Path) -> bool:
+        id, name = self.contestant.system.id, self.track.name
+        heard = not self.listen or "vocals" in folders.audio_files(results, id, name)
+        return heard and is_scored(results, id, name)
+
+    def run(self, results: Path) -> None:
+        id, song = self.contestant.system.id, read_song(self.track)
+        estimates = self.contestant.separate(song)
+        if self.listen:
+            start = interesting(song)
+            write_excerpts(results, REFERENCE, song, {**song.sources, "mixture": song.mixture}, start)
+            write_excerpts(results, id, song, estimates, start)
+        if not is_scored(results, id, song.name):
+            score_song(results, id, song, estimates)
+
+
+def score_all(
+    results: Path, contestants: Sequence[Contestant], tracks: Sequence[Track], jobs: int | None
+) -> None:
+    """Score every system on every track; all in one pool, so that no core waits."""
+    tasks = [
+        Task(contestant, track, i < LISTENED_TRACKS)
+        for i, track in enumerate(tracks)
+        for contestant in contestants
+    ]
+    missing = [task for task in tasks if not task.is_done(results)]
+    for _ in in_parallel(partial(Task.run, results=results), missing, jobs, title="Compare"):
+        pass
+
+
+def interesting(song: Song) -> float:
+    """The second from which on an excerpt has most of both the vocals and the accompaniment."""
+    rate = song.sample_rate
+    length = min(int(EXCERPT_SECONDS * rate), song.mixture.shape[1])
+    energies = []
+    for name in ("vocals", "accompaniment"):
+        sums = np.concatenate([[0.0], np.cumsum((song.sources[name] ** 2).sum(axis=0, dtype=np.float64))])
+        energies.append((sums[length:] - sums[:-length])[::rate])
+    return float(np.minimum(*energies).argmax())
+
+
+def excerpt_of(song: Song, start: float, seconds: float) -> Song:
+    part = slice(round(start * song.sample_rate), round((start + seconds) * song.sample_rate))
+    sources = {name: samples[:, part] for name, samples in song.sources.items()}
+    return replace(song, mixture=song.mixture[:, part], sources=sources)
+
+
+def write_excerpts(
+    results: Path, id: str, song: Song, signals: Mapping[str, np.ndarray], start: float
+) -> None:
+    """Write excerpts, the vocals last."""
+    part = slice(round(start * song.sample_rate), round((start + EXCERPT_SECONDS) * song.sample_rate))
+    for name in sorted(signals, key=lambda name: name == "vocals"):
+        folders.write_audio(results, id, song.name, name, signals[name][:, part], song.sample_rate)
+
+
+def is_musdb18_test(prepared: Prepared, tracks: Sequence[Track]) -> bool:
+    """Whether these are all songs of MUSDB18's own test split, at full length."""
+    names = {track.name for track in tracks}
+    if len(names) != MUSDB18_TEST_TRACKS or not MUSDB18_TEST_NAMES <= names:
+        return False
+    shortest = min(audio.open_file(track.path / "mixture.wav").samples or 0 for track in prepared.test)
+    return shortest > SHORTEST_REAL_TRACK * prepared.settings.sample_rate
+
+
+def facts(exp_dir: Path, tracks: Sequence[Track], epochs: int | None) -> list[Fact]:
+    """What the report tells of the data and the measurement."""
+    conf = yaml.safe_load((exp_dir / "conf.yml").read_text())["training"]
+    found = [
+        Fact("Experiment", exp_dir.name),
+        Fact("Scored on", f"{len(tracks)} test songs, such as {tracks[0].name}"),
+        Fact(
+            "Time and memory",
+            f"on {COST_SECONDS:.0f} s of the first song at most, one thread of a CPU, no GPU",
+        ),
+    ]
+    if epochs is not None and epochs != conf["epochs"]:
+        found.append(Fact("Training", f"the U-Net {conf['epochs']} epochs, the other networks {epochs}"))
+    return found
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, ValueError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")

@@ -1,0 +1,160 @@
+"""Excerpts to look at and to listen to, small enough to be part of a page."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from svs_unet_plugin import audio
+from svs_unet_plugin.evaluation import results as results_io
+from svs_unet_plugin.evaluation.results import REFERENCE, System
+from svs_unet_plugin.evaluation.tables import ordered
+from svs_unet_plugin.stft import STFT
+
+PICTURE_SIZE = (360, 132)
+"""Width and height of a spectrogram in pixels."""
+
+LOWEST_HZ, HIGHEST_HZ = 60.0, 16_000.0
+"""Edges of a spectrogram, whose axis is logarithmic."""
+
+RANGE_DB = 70.0
+"""What a spectrogram shows below the largest magnitude of the mixture."""
+
+_MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+
+
+@dataclass(frozen=True)
+class Player:
+    """A spectrogram and its sound, both as data URIs."""
+
+    name: str
+    kind: str
+    picture: str
+    sound: str
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """One source of a track: the mixture, the source, and what systems estimate.
+
+    Args:
+        seconds: its length.
+    """
+
+    track: str
+    source: str
+    seconds: float
+    players: tuple[Player, ...]
+
+
+def excerpts(
+    results: Path, systems: Sequence[System], most_bytes: int
+) -> tuple[tuple[Excerpt, ...], tuple[str, ...]]:
+    """The excerpts in a folder of results, and the names of those tracks for which there was no room.
+
+    Args:
+        results: see `svs_unet_plugin.evaluation.results`.
+        systems: in the order in which to show them.
+        most_bytes: of all pictures and sounds together; tracks are left out, but never a part of one.
+    """
+    found: list[Excerpt] = []
+    left_out: list[str] = []
+    room = most_bytes
+    for track in results_io.audio_tracks(results):
+        of_track = _of_track(results, systems, track)
+        size = sum(len(p.picture) + len(p.sound) for excerpt in of_track for p in excerpt.players)
+        if size <= room:
+            room -= size
+            found.extend(of_track)
+        else:
+            left_out.append(track)
+    return tuple(found), tuple(left_out)
+
+
+def _of_track(results: Path, systems: Sequence[System], track: str) -> list[Excerpt]:
+    references = results_io.audio_files(results, REFERENCE, track)
+    mixture, rate = audio.read(references.pop("mixture"))
+    loudest = float(_magnitudes(mixture, rate).max())
+    shared = _player("Mixture", "reference", mixture, rate, loudest)
+    found = []
+    for source in ordered(references):
+        players = [shared, _player("True source", "reference", *audio.read(references[source]), loudest)]
+        for system in systems:
+            estimate = results_io.audio_files(results, system.id, track).get(source)
+            if estimate is not None and system.kind != "bound":
+                players.append(_player(system.name, system.kind, *audio.read(estimate), loudest))
+        found.append(Excerpt(track, source, mixture.shape[1] / rate, tuple(players)))
+    return found
+
+
+def _player(name: str, kind: str, samples: np.ndarray, rate: int, loudest: float) -> Player:
+    return Player(name, kind, picture(samples, rate, loudest), sound(samples, rate))
+
+
+def sound(samples: np.ndarray, rate: int) -> str:
+    """Audio as the data URI of an MP3, which every browser plays.
+
+    Args:
+        samples: ``(channels, samples)``; MP3 takes one or two channels.
+        rate: in Hz.
+    """
+    import soundfile
+
+    if rate not in _MP3_RATES:
+        higher = next((known for known in _MP3_RATES if known > rate), _MP3_RATES[-1])
+        samples, rate = audio.resample(samples, rate, higher), higher
+    file = io.BytesIO()
+    soundfile.write(
+        file,
+        np.clip(samples, -1, 1).T,
+        rate,
+        format="MP3",
+        subtype="MPEG_LAYER_III",
+        compression_level=0.8,  # some 80 kbit/s
+        bitrate_mode="CONSTANT",
+    )
+    return _data_uri("audio/mpeg", file.getvalue())
+
+
+def picture(samples: np.ndarray, rate: int, loudest: float) -> str:
+    """A spectrogram as the data URI of an image, `PICTURE_SIZE` pixels large.
+
+    Args:
+        samples: ``(channels, samples)``, whose mean is shown.
+        rate: in Hz.
+        loudest: the magnitude that is drawn brightest.
+    """
+    from matplotlib import colormaps
+    from PIL import Image
+
+    magnitudes = _magnitudes(samples, rate)
+    height = PICTURE_SIZE[1]
+    frequencies = np.geomspace(HIGHEST_HZ, LOWEST_HZ, height)
+    bins = frequencies / rate * 2 * (magnitudes.shape[0] - 1)
+    below = np.minimum(bins.astype(int), magnitudes.shape[0] - 2)
+    share = np.minimum(bins - below, 1.0)[:, None]
+    rows = (1 - share) * magnitudes[below] + share * magnitudes[below + 1]
+    rows[frequencies > rate / 2] = 0
+    decibels = 20 * np.log10(np.maximum(rows, 1e-12) / max(loudest, 1e-12))
+    colours = colormaps["magma"](np.clip(1 + decibels / RANGE_DB, 0, 1), bytes=True)[..., :3]
+    image = Image.fromarray(np.ascontiguousarray(colours)).resize(PICTURE_SIZE, Image.Resampling.BILINEAR)
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=70, method=6)
+    return _data_uri("image/webp", file.getvalue())
+
+
+def _magnitudes(samples: np.ndarray, rate: int) -> np.ndarray:
+    """``(bins, frames)`` of the mean of the channels, with windows of some 50 ms."""
+    length = 2 ** round(np.log2(0.05 * rate))
+    mean = torch.from_numpy(samples.mean(axis=0, dtype=np.float32))
+    return STFT(rate, length, length // 4).analyse(mean).abs().numpy()
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

@@ -1,0 +1,313 @@
+import base64
+import csv
+import io
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import museval
+import numpy as np
+import pytest
+import soundfile
+
+from svs_unet_plugin.evaluation import excerpts, report, tables
+from svs_unet_plugin.evaluation import results as results_io
+from svs_unet_plugin.evaluation.report import Fact, write_report
+from svs_unet_plugin.evaluation.results import Losses, System
+
+RATE = 44_100
+SYSTEMS = {
+    System("u-net", "U-Net", "trained", 9_820_065, 0.42, 912.0): 8.1,
+    System("u-net-blstm", "U-Net + BLSTM", "trained", 11_400_000, 0.61, 955.0): 7.9,
+    System("repet-sim", "REPET-SIM", "classical", None, 5.2, 640.0): 2.3,
+    System("hpss", "HPSS", "classical", None, 3.3, 580.0): 1.4,
+    System("irm", "Ideal ratio mask", "oracle", None, 1.9, 700.0): 10.7,
+    System("mixture", "Mixture", "bound", None, 0.0, 400.0): -1.2,
+}
+FOUR = ("u-net-blstm", "irm", "mixture")
+"""Systems with a score of the drums as well."""
+
+
+@pytest.fixture(scope="session")
+def make_results(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Makes a folder of results out of numbers: the spread is noise of 1 dB."""
+
+    def make(tracks: int = 4, audible: int = 1) -> Path:
+        folder = tmp_path_factory.mktemp("results")
+        generator = np.random.default_rng(0)
+        for system, level in SYSTEMS.items():
+            results_io.write_system(folder, system)
+            for i in range(tracks):
+                track = f"Band & Co - Song <{i + 1}>"
+                store = museval.TrackStore(track)
+                sources = ["vocals", "accompaniment", *(["drums"] if system.id in FOUR else [])]
+                for j, source in enumerate(sources):
+                    values = {
+                        metric: list(level + 3 * j + generator.standard_normal(3))
+                        for metric in results_io.BSS_METRICS
+                    }
+                    store.add_target(source, values)
+                path = results_io.bss_file(folder, system.id, track)
+                path.parent.mkdir(exist_ok=True)
+                store.save(path)
+                scale = {"vocals": {"SI-SDR": [level, level + 1], "SI-SDRi": [3.0, 3.5]}}
+                results_io.write_scale(folder, system.id, track, scale)
+            if system.kind == "trained":
+                falling = tuple(0.01 + 0.02 * 0.8**epoch for epoch in range(20))
+                results_io.write_losses(folder, system.id, Losses(falling, tuple(1.2 * v for v in falling)))
+        time = np.arange(RATE) / RATE
+        for i in range(audible):
+            track = f"Band & Co - Song <{i + 1}>"
+            stems = {
+                "vocals": 0.3 * np.sin(2 * np.pi * 440 * time) * np.ones((2, 1)),
+                "accompaniment": 0.1 * generator.standard_normal((2, RATE)),
+            }
+            stems["mixture"] = sum(stems.values())
+            for source, samples in stems.items():
+                results_io.write_audio(folder, results_io.REFERENCE, track, source, samples, RATE)
+                if source != "mixture":
+                    for system in SYSTEMS:
+                        results_io.write_audio(folder, system.id, track, source, samples, RATE)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def results(make_results: Callable[..., Path]) -> Path:
+    return make_results()
+
+
+@pytest.fixture(scope="session")
+def written(results: Path, tmp_path_factory: pytest.TempPathFactory) -> report.Report:
+    facts = [Fact("Songs", "4, made up"), Fact("Machine", "2 cores")]
+    return write_report(results, tmp_path_factory.mktemp("report"), "A <small> comparison", facts)
+
+
+def test_nothing_from_elsewhere(written: report.Report) -> None:
+    """No address but those that a reader may follow; and text stays text."""
+    page = written.page.read_text()
+    addresses = re.findall(r"""\b(?:src|href|data-sound)="([^"]*)\"""", page)
+    assert len(addresses) > 20
+    assert all(address.startswith("data:") for address in addresses)
+    assert not re.findall(r"url\(|@import|fetch\(", page)
+    assert "<h1>A &lt;small&gt; comparison</h1>" in page
+    assert "Song <" not in page
+
+
+def test_the_same_results_give_the_same_page(results: Path, written: report.Report, tmp_path: Path) -> None:
+    facts = [Fact("Songs", "4, made up"), Fact("Machine", "2 cores")]
+    again = write_report(results, tmp_path / "new", "A <small> comparison", facts)
+    assert again.page.read_bytes() == written.page.read_bytes()
+    assert again.csv.read_bytes() == written.csv.read_bytes()
+    assert again.markdown.read_bytes() == written.markdown.read_bytes()
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [
+        "report.html",
+        "scores.csv",
+        "scores.md",
+    ]
+
+
+def test_medians_in_the_tables_are_musevals(results: Path) -> None:
+    """museval's own median over windows and tracks stands in the table, to its last digit."""
+    systems = results_io.read_systems(results)
+    scores = results_io.read_scores(results)
+    rows = {}
+    for source in ("vocals", "accompaniment", "drums"):
+        table = tables.score_table(systems, scores, source)
+        for row in (*table.separators, *table.bounds):
+            for column, cell in zip(table.columns, row.cells, strict=True):
+                rows[row.system.id, source, column] = cell.text.replace("−", "-")
+    for system in systems:
+        store = museval.EvalStore()
+        store.add_eval_dir(results / system.id)
+        for (source, metric), value in store.agg_frames_tracks_scores().items():
+            assert rows.pop((system.id, source, metric)) == f"{value:.2f}"
+    assert {metric for _, _, metric in rows} == {"SI-SDR", "SI-SDRi"}
+
+
+def test_the_best_is_marked_among_separators_only(results: Path) -> None:
+    systems = results_io.read_systems(results)
+    table = tables.score_table(systems, results_io.read_scores(results), "vocals")
+    assert [row.system.id for row in table.separators][-1] == "hpss"
+    assert [row.system.id for row in table.bounds] == ["irm", "mixture"]
+    for i in range(len(table.columns)):
+        column = [float(row.cells[i].text.replace("−", "-")) for row in table.separators]
+        best = [row.cells[i].best for row in table.separators]
+        assert best == [value == max(column) for value in column]
+    assert not any(cell.best for row in table.bounds for cell in row.cells)
+    costs = tables.cost_table(systems)
+    assert [[cell.text for cell in row.cells if cell.best] for row in costs.separators] == [
+        ["0.42"],  # the mixture's 0 s don't count
+        [],
+        ["580"],
+        [],
+    ]
+
+
+def test_numbers_as_text(results: Path, written: report.Report) -> None:
+    scores = results_io.read_scores(results)
+    with written.csv.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == len(scores)
+    for row, score in zip(rows, scores.itertuples(), strict=True):
+        assert (row["system"], row["track"], row["metric"]) == (score.system, score.track, score.metric)
+        assert float(row["score"]) == pytest.approx(score.score, abs=1e-5)
+    text = written.markdown.read_text()
+    assert "## Accompaniment" in text
+    assert "| U-Net | " in text and "| *Ideal ratio mask* | " in text
+    sdr = float(re.search(r"\| U-Net \| \**(\S+?)\** \|", text)[1])  # type: ignore[index]
+    of_unet = scores[(scores.system == "u-net") & (scores.source == "vocals") & (scores.metric == "SDR")]
+    assert sdr == pytest.approx(of_unet.score.median(), abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("tracks", "real", "shown"), [(50, True, True), (50, False, False), (49, True, False)]
+)
+def test_published_scores_only_beside_the_real_test_split(
+    tracks: int, real: bool, shown: bool, make_results: Callable[..., Path], tmp_path: Path
+) -> None:
+    written = write_report(make_results(tracks, 0), tmp_path, "Title", musdb18_test=real)
+    for path in (written.page, written.markdown):
+        text = path.read_text()
+        assert ("Published scores" in text) is shown
+        assert ("JY3" in text) is shown
+
+
+def test_what_cannot_be_compared_is_told(make_results: Callable[..., Path], tmp_path: Path) -> None:
+    results = make_results(3, 0)
+    results_io.bss_file(results, "hpss", "Band & Co - Song <2>").unlink()
+    results_io.scale_file(results, "hpss", "Band & Co - Song <2>").unlink()
+    results_io.write_system(results, System("silent", "Silent", "classical"))
+    page = write_report(results, tmp_path, "Title").page.read_text()
+    assert "HPSS was scored on 2 of 3 tracks" in page
+    assert "Silent has no scores" in page
+
+
+def test_a_full_page_leaves_whole_tracks_out(
+    make_results: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = make_results(2, 2)
+    whole = write_report(results, tmp_path, "Title").page.stat().st_size
+    systems = results_io.read_systems(results)
+    played, left_out = excerpts.excerpts(results, systems, 10**9)
+    assert not left_out
+    size = sum(len(player.sound) + len(player.picture) for part in played for player in part.players)
+    monkeypatch.setattr(report, "MEDIA_BYTES", size - 1)
+    page = write_report(results, tmp_path, "Title").page
+    assert "nothing to hear of Band &amp; Co - Song &lt;2&gt;" in page.read_text()
+    assert page.stat().st_size < whole - size / 3
+
+
+def test_no_results(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="holds no results"):
+        write_report(tmp_path, tmp_path / "out", "Title")
+    results_io.write_system(tmp_path, System("a", "A", "classical"))
+    with pytest.raises(ValueError, match="holds no scores"):
+        write_report(tmp_path, tmp_path / "out", "Title")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("rate", [44_100, 8_192])
+def test_sound_is_what_was_given(rate: int) -> None:
+    time = np.arange(rate) / rate
+    tone = np.stack([0.5 * np.sin(2 * np.pi * 440 * time), 0.1 * np.sin(2 * np.pi * 1_000 * time)])
+    kind, content = excerpts.sound(tone.astype(np.float32), rate).split(",")
+    assert kind == "data:audio/mpeg;base64"
+    decoded, decoded_rate = soundfile.read(io.BytesIO(base64.b64decode(content)))
+    middle = decoded[len(decoded) // 4 :][:4_096] * np.hanning(4_096)[:, None]
+    spectrum = np.abs(np.fft.rfft(middle, axis=0))
+    bin_hz = decoded_rate / 4_096
+    assert spectrum[:, 0].argmax() * bin_hz == pytest.approx(440, abs=bin_hz)
+    assert spectrum[:, 1].argmax() * bin_hz == pytest.approx(1_000, abs=bin_hz)
+    # MP3 changes little of a level; the ratio is 5.
+    assert spectrum[:, 0].max() / spectrum[:, 1].max() == pytest.approx(5, rel=0.1)
+
+
+def test_a_tone_is_a_line_at_its_place() -> None:
+    from PIL import Image
+
+    tone = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(RATE) / RATE)[None]
+    loudest = float(excerpts._magnitudes(tone.astype(np.float32), RATE).max())
+    uri = excerpts.picture(tone.astype(np.float32), RATE, loudest)
+    image = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2])))
+    assert image.size == excerpts.PICTURE_SIZE
+    rows = np.asarray(image.convert("L"), dtype=float).mean(axis=1)
+    octaves = np.log2(excerpts.HIGHEST_HZ / excerpts.LOWEST_HZ)
+    expected = np.log2(excerpts.HIGHEST_HZ / 1_000) / octaves * len(rows)
+    assert rows.argmax() == pytest.approx(expected, abs=3)
+    silence = excerpts.picture(np.zeros((1, RATE), np.float32), RATE, loudest)
+    dark = Image.open(io.BytesIO(base64.b64decode(silence.partition(",")[2])))
+    assert np.asarray(dark.convert("L")).max() < 16
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("there is no Chromium here")
+    with playwright.sync_playwright() as drivers:
+        browser = drivers.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser(browser: Any, written: report.Report, width: int, scheme: str) -> None:
+    """Without a network: nothing in the console, nothing wider than the screen, and all of it works."""
+    page = browser.new_page(viewport={"width": width, "height": 850}, color_scheme=scheme, offline=True)
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("requestfailed", lambda request: said.append(request.url[:80]))
+    page.goto(written.page.as_uri())
+    page.wait_for_selector("#distribution svg")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    lightness = np.mean([int(part) for part in re.findall(r"\d+", background)[:3]])
+    assert bool(lightness > 200) is (scheme == "light")
+
+    # A box a system, and a dot a track.
+    assert page.locator("#distribution .row").count() == len(SYSTEMS)
+    assert page.locator("#distribution .track").count() == 4 * len(SYSTEMS)
+    assert page.locator("#parameters .system").count() == 2
+    assert page.locator("#losses polyline").count() == 2
+    assert page.locator("h3:visible").all_inner_texts()[0] == "Vocals"
+    page.get_by_role("button", name="Drums").click()
+    page.get_by_label("Metric").select_option("SIR")
+    assert page.locator("#distribution .row").count() == len(FOUR)
+    assert page.locator("h3:visible").all_inner_texts() == ["Drums"]
+    page.get_by_role("button", name="Vocals").click()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    # Every sound can be decoded, and lasts as long as it should.
+    lengths = page.evaluate(
+        """Promise.all([...document.querySelectorAll(".player")].map((player) => new Promise((done) => {
+            const sound = new Audio(player.dataset.sound);
+            sound.onloadedmetadata = () => done(sound.duration);
+            sound.onerror = () => done(null);
+        })))"""
+    )
+    assert len(lengths) == 2 * (2 + len(SYSTEMS) - 1)
+    assert all(length == pytest.approx(1.0, abs=0.1) for length in lengths)
+    pictures = page.evaluate("[...document.images].map((image) => image.naturalWidth || image.loading)")
+    assert set(pictures) <= {excerpts.PICTURE_SIZE[0], "lazy"}
+    players = page.locator(".player:visible")
+    players.nth(2).click()
+    page.wait_for_selector(".player.playing")
+    assert "playing" in players.nth(2).get_attribute("class")
+    players.nth(3).click()
+    page.wait_for_function("document.querySelectorAll('.player')[3].classList.contains('playing')")
+    assert page.locator(".player.playing").count() == 1
+    assert said == []
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=f"{folder}/{scheme}-{width}.png", full_page=True)
+    page.close()
