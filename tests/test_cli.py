@@ -100,7 +100,7 @@ def test_no_weights_is_no_random_network(
 ) -> None:
     monkeypatch.setattr("svs_unet_plugin.checkpoint.PRETRAINED", tmp_path)
     assert main(["separate", str(song_path), "-o", str(tmp_path / "out")]) == 2
-    assert "give the path of a checkpoint" in capsys.readouterr().err
+    assert "no checkpoint at vocals" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
