@@ -371,9 +371,7 @@ class Task:
         id, song = self.contestant.system.id, read_song(self.track)
         estimates = self.contestant.separate(song)
         if self.listen:
-            start = interesting(song)
-            write_excerpts(results, REFERENCE, song, {**song.sources, "mixture": song.mixture}, start)
-            write_excerpts(results, id, song, estimates, start)
+            write_excerpts(results, id, song, estimates, interesting(song))
         if not is_scored(results, id, song.name):
             score_song(results, id, song, estimates)
 
@@ -382,6 +380,11 @@ def score_all(
     results: Path, contestants: Sequence[Contestant], tracks: Sequence[Track], jobs: int | None
 ) -> None:
     """Score every system on every track; all in one pool, so that no core waits."""
+    for track in tracks[:LISTENED_TRACKS]:  # here, since every system would write the same files
+        if "vocals" not in folders.audio_files(results, REFERENCE, track.name):
+            song = read_song(track)
+            signals = {**song.sources, "mixture": song.mixture}
+            write_excerpts(results, REFERENCE, song, signals, interesting(song))
     tasks = [
         Task(contestant, track, i < LISTENED_TRACKS)
         for i, track in enumerate(tracks)
