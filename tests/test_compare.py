@@ -70,7 +70,7 @@ def run(script: str, *options: object) -> str:
 def options_in(folder: Path) -> list[object]:
     return [
         *("--exp_dir", folder / "exp", "--prepared", folder / "prepared", "--originals", folder / "corpus"),
-        *("--out", folder / "exp" / "results", "--jobs", 1, "--epochs", 1, "--only", ",".join(SYSTEMS)),
+        *("--out", folder / "exp" / "results", "--jobs", 2, "--epochs", 1, "--only", ",".join(SYSTEMS)),
     ]
 
 

@@ -183,8 +183,8 @@ def test_what_cannot_be_compared_is_told(make_results: Callable[..., Path], tmp_
     results_io.scale_file(results, "hpss", "Band & Co - Song <2>").unlink()
     results_io.write_system(results, System("silent", "Silent", "classical"))
     page = write_report(results, tmp_path, "Title").page.read_text()
-    assert "HPSS was scored on 2 of 3 tracks" in page
-    assert "Silent has no scores" in page
+    assert "fewer than all 3 tracks, and so not to be compared with the others: HPSS (2)." in page
+    assert "Without scores: Silent." in page
 
 
 def test_a_full_page_leaves_whole_tracks_out(

@@ -181,15 +181,18 @@ def _warnings(systems: Sequence[System], scores: pd.DataFrame) -> list[str]:
     """What forbids a comparison: systems without scores, or with those of fewer tracks."""
     counts = scores.groupby("system").track.nunique()
     tracks = scores.track.nunique()
+    missing = [system.name for system in systems if system.id not in counts]
+    fewer = [
+        f"{system.name} ({counts[system.id]})" for system in systems if 0 < counts.get(system.id, 0) < tracks
+    ]
     warnings = []
-    for system in systems:
-        if system.id not in counts:
-            warnings.append(f"{system.name} has no scores.")
-        elif counts[system.id] < tracks:
-            warnings.append(
-                f"{system.name} was scored on {counts[system.id]} of {tracks} tracks, and so its medians are "
-                "not to be compared with the others."
-            )
+    if missing:
+        warnings.append(f"Without scores: {', '.join(missing)}.")
+    if fewer:
+        warnings.append(
+            f"Scored on fewer than all {tracks} tracks, and so not to be compared with the others: "
+            f"{', '.join(fewer)}."
+        )
     return warnings
 
 

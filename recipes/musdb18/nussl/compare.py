@@ -371,7 +371,7 @@ class Task:
         id, song = self.contestant.system.id, read_song(self.track)
         estimates = self.contestant.separate(song)
         if self.listen:
-            write_excerpts(results, id, song, estimates, interesting(song))
+            write_excerpts(results, id, song, estimates)
         if not is_scored(results, id, song.name):
             score_song(results, id, song, estimates)
 
@@ -381,10 +381,9 @@ def score_all(
 ) -> None:
     """Score every system on every track; all in one pool, so that no core waits."""
     for track in tracks[:LISTENED_TRACKS]:  # here, since every system would write the same files
-        if "vocals" not in folders.audio_files(results, REFERENCE, track.name):
+        if track.name not in folders.audio_tracks(results):
             song = read_song(track)
-            signals = {**song.sources, "mixture": song.mixture}
-            write_excerpts(results, REFERENCE, song, signals, interesting(song))
+            write_excerpts(results, REFERENCE, song, {**song.sources, "mixture": song.mixture})
     tasks = [
         Task(contestant, track, i < LISTENED_TRACKS)
         for i, track in enumerate(tracks)
@@ -412,12 +411,11 @@ def excerpt_of(song: Song, start: float, seconds: float) -> Song:
     return replace(song, mixture=song.mixture[:, part], sources=sources)
 
 
-def write_excerpts(
-    results: Path, id: str, song: Song, signals: Mapping[str, np.ndarray], start: float
-) -> None:
-    """Write excerpts, the vocals last."""
+def write_excerpts(results: Path, id: str, song: Song, signals: Mapping[str, np.ndarray]) -> None:
+    """Write what there is to listen to: that which tells that all is there comes last."""
+    start = interesting(song)
     part = slice(round(start * song.sample_rate), round((start + EXCERPT_SECONDS) * song.sample_rate))
-    for name in sorted(signals, key=lambda name: name == "vocals"):
+    for name in sorted(signals, key=lambda name: (name == "mixture", name == "vocals")):
         folders.write_audio(results, id, song.name, name, signals[name][:, part], song.sample_rate)
 
 
