@@ -120,12 +120,16 @@ def scale_file(results: Path, system: str, track: str) -> Path:
 def write_scale(
     results: Path, system: str, track: str, scores: Mapping[str, Mapping[str, Sequence[float]]]
 ) -> None:
-    """Write a track's scores by BSSEvalScale.
+    """Write a track's scores by BSSEvalScale, to five decimals, as museval's are.
 
     Args:
         scores: for each source and metric, a number in dB for each channel.
     """
-    _write(scale_file(results, system, track), json.dumps(scores, indent=2) + "\n")
+    rounded = {
+        source: {metric: [round(value, 5) for value in values] for metric, values in metrics.items()}
+        for source, metrics in scores.items()
+    }
+    _write(scale_file(results, system, track), json.dumps(rounded, indent=2) + "\n")
 
 
 def read_scores(results: Path, systems: Sequence[System] | None = None) -> pd.DataFrame:
