@@ -71,7 +71,7 @@ EXTRAS = {
     ],
 }
 EXTRAS["all"] = sorted({requirement for needs in EXTRAS.values() for requirement in needs})
-EXTRAS["dev"] = ["mypy>=1.15", "pytest>=8", "ruff>=0.9", "types-PyYAML", "types-tqdm"]
+EXTRAS["dev"] = ["mypy>=1.15", "playwright>=1.50", "pytest>=8", "ruff>=0.9", "types-PyYAML", "types-tqdm"]
 
 setup(
     name="svs_unet_plugin",

@@ -19,6 +19,7 @@ from svs_unet_plugin import Separator
 from svs_unet_plugin.data import musdb
 from svs_unet_plugin.data.demo import make_corpus
 from svs_unet_plugin.data.prepare import Prepared, open_prepared, prepare
+from svs_unet_plugin.evaluation import comparison
 from svs_unet_plugin.evaluation import results as folders
 from svs_unet_plugin.evaluation.tracks import Song, read_song
 from svs_unet_plugin.nussl import nussl
@@ -167,25 +168,29 @@ def test_blstm_is_nussls_own(compare: Any, folder: Path) -> None:
     assert similarity > 0.95
 
 
-def test_excerpts_are_where_both_are_loud(compare: Any) -> None:
+def test_excerpts_are_where_both_are_loud() -> None:
     generator = np.random.default_rng(0)
     quiet = 1e-3 * generator.standard_normal((2, 30 * 1_000))
     vocals, accompaniment = quiet.copy(), quiet.copy()
     vocals[:, 5_000:25_000] *= 1_000
     accompaniment[:, 15_000:] *= 1_000
     song = Song("a", 1_000, vocals + accompaniment, {"vocals": vocals, "accompaniment": accompaniment})
-    assert 15 <= compare.interesting(song) <= 19  # six seconds within 15 … 25
-    short = compare.excerpt_of(song, 0.0, 4.0)
+    assert 15 <= comparison.interesting(song) <= 19  # six seconds within 15 … 25
+    short = comparison.excerpt_of(song, 0.0, 4.0)
     assert short.mixture.shape == (2, 4_000)
-    assert compare.interesting(short) == 0
+    assert comparison.interesting(short) == 0
 
 
-def test_memory_is_of_the_process_itself(compare: Any) -> None:
+def test_memory_is_of_the_process_itself() -> None:
     """A large parent is not counted, as ``getrusage`` would do on Linux."""
     large = np.ones(150_000_000)  # 1.2 GB
-    assert compare.peak_memory() > large.nbytes
-    ask = [sys.executable, "-c", "import compare; print(compare.peak_memory())"]
-    child = subprocess.run(ask, cwd=RECIPE, capture_output=True, text=True, check=True)
+    assert comparison.peak_memory() > large.nbytes
+    ask = [
+        sys.executable,
+        "-c",
+        "from svs_unet_plugin.evaluation.comparison import peak_memory; print(peak_memory())",
+    ]
+    child = subprocess.run(ask, capture_output=True, text=True, check=True)
     assert 100e6 < int(child.stdout) < large.nbytes
 
 

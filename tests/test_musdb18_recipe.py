@@ -92,9 +92,10 @@ def test_four_stems_of_a_real_track_by_scaper(recipe: Path, tmp_path: Path, song
         (corpus / subset).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(song_path, corpus / subset / f"{name}.stem.mp4")
     conf = recipe / "local" / "short.yml"
-    text = (recipe / "local" / "conf_four_stems.yml").read_text()
+    text = (recipe / "local" / "conf.yml").read_text()
     conf.write_text(text.replace("seconds: 12.0", "seconds: 3.0"))
-    options = ("--mixing", "scaper", "--mixtures", 3, "--conf", conf, "--jobs", 1)
+    stems = "vocals,drums,bass,other"
+    options = ("--sources", stems, "--mixing", "scaper", "--mixtures", 3, "--conf", conf, "--jobs", 1)
     said = run(recipe, "--data", "musdb18", "--source", corpus, "--stop_stage", "4", *options, *SHORT)
     (exp,) = (recipe / "exp").iterdir()  # named by the options
     assert f"exp/{exp.name}" in said and len(exp.name.rpartition("_")[2]) == 8

@@ -7,17 +7,11 @@ songs. Songs are scored as they were recorded.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import platform
-import resource
-import shutil
 import sys
-import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -33,20 +27,19 @@ from svs_unet_plugin.asteroid.data import Excerpts, whole_songs
 from svs_unet_plugin.asteroid.separation import separate_song
 from svs_unet_plugin.asteroid.training import TrainSettings, VocalsSystem, load_best, train
 from svs_unet_plugin.audio import whole_file
-from svs_unet_plugin.data.musdb import Track, find_tracks
+from svs_unet_plugin.data.musdb import find_tracks
 from svs_unet_plugin.data.prepare import Prepared, open_prepared
 from svs_unet_plugin.evaluation import results as folders
-from svs_unet_plugin.evaluation import tracks as scoring
+from svs_unet_plugin.evaluation.comparison import HOW_COSTS_ARE_MEASURED, Contestant, compare, digest
 from svs_unet_plugin.evaluation.report import Fact, write_report
 from svs_unet_plugin.evaluation.scores import ideal_ratio_mask
+from svs_unet_plugin.evaluation.tracks import Song
 
 SEED = 0
 VALIDATION_SONGS = 2
 """So few, because the slow ones would spend their time on validation."""
 
 SOURCES = ("vocals", "accompaniment")
-EXAMPLE_SECONDS = 12
-EXAMPLE_SONGS = 2
 
 
 @dataclass(frozen=True)
@@ -218,13 +211,22 @@ def fit(candidate: Candidate, prepared: Prepared, out: Path, minutes: float) -> 
     return weights
 
 
+def trained(candidate: Candidate, prepared: Prepared, out: Path, minutes: float) -> Contestant:
+    """A candidate when it has been trained, in its folder in ``out``."""
+    weights = fit(candidate, prepared, out / candidate.id, minutes)
+    model = asteroid.models.BaseModel.from_pretrained(weights)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    system = folders.System(candidate.id, candidate.name, "trained", parameters)
+    return Contestant(system, Separation(weights), digest(weights), folders.read_losses(out, candidate.id))
+
+
 @dataclass(frozen=True)
 class Separation:
     """Separates a song by a saved model; can be sent to other processes."""
 
     weights: Path
 
-    def __call__(self, song: scoring.Song) -> dict[str, np.ndarray]:
+    def __call__(self, song: Song) -> dict[str, np.ndarray]:
         """``(channels, samples)`` for vocals and accompaniment, which is the mixture less the vocals."""
         options = {"return_time_signals": True} if self.weights.parent.name == "xumx" else {}
         model = asteroid.models.BaseModel.from_pretrained(self.weights, **options).eval()
@@ -239,22 +241,6 @@ class Separation:
 
         vocals = separate_song(one_by_one, model.sample_rate, song.mixture, song.sample_rate)[0]
         return {"vocals": vocals, "accompaniment": song.mixture - vocals}
-
-
-def costs(weights: Path, seconds: int = 60) -> tuple[float, float]:
-    """Wall-clock seconds for a minute of stereo at 44.1 kHz on one thread, and the peak of memory in MB.
-
-    Call it in a process of its own.
-    """
-    torch.set_num_threads(1)
-    noise = np.random.default_rng(SEED).uniform(-0.5, 0.5, (2, 44_100 * seconds)).astype(np.float32)
-    separate = Separation(weights)
-    separate(scoring.Song("warm", 44_100, noise[:, :44_100], {}))
-    start = time.perf_counter()
-    separate(scoring.Song("noise", 44_100, noise, {}))
-    took = (time.perf_counter() - start) * 60 / seconds
-    unit = 1 if sys.platform == "darwin" else 1024
-    return took, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def main() -> None:
@@ -277,29 +263,23 @@ def main() -> None:
         for track in find_tracks(options.source)
         if track.subset == "test" and f"test/{track.name}" not in prepared.skipped
     ]
+    contestants = [
+        trained(candidate, prepared, options.out, options.minutes)
+        for candidate in CANDIDATES
+        if candidate.id in options.models
+    ]
+    contestants += [
+        Contestant(folders.System("mixture", "Mixture, untouched", "bound"), untouched, "the mixture"),
+        Contestant(
+            folders.System("irm", "Ideal ratio mask", "oracle"), partial(ideal, stft=STFT()), str(STFT())
+        ),
+    ]
     results = options.out / "results"
-    for candidate in CANDIDATES:
-        if candidate.id in options.models:
-            run = options.out / candidate.id
-            weights = fit(candidate, prepared, run, options.minutes)
-            with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-                took, megabytes = pool.submit(costs, weights).result()
-            model = asteroid.models.BaseModel.from_pretrained(weights)
-            parameters = sum(parameter.numel() for parameter in model.parameters())
-            system = folders.System(candidate.id, candidate.name, "trained", parameters, took, megabytes)
-            score(results, system, tracks, Separation(weights), options.jobs, made_of=digest(weights))
-            with whole_file(results / candidate.id / "losses.csv") as beside:
-                shutil.copyfile(run / "losses.csv", beside)
-    score(results, folders.System("mixture", "Mixture, untouched", "bound"), tracks, untouched, options.jobs)
-    oracle = folders.System("irm", "Ideal ratio mask", "oracle")
-    score(results, oracle, tracks, partial(ideal, stft=STFT()), options.jobs)
-    for track in tracks[:EXAMPLE_SONGS]:
-        song = scoring.read_song(track)
-        sources = {"mixture": song.mixture, **{name: song.sources[name] for name in SOURCES}}
-        save_examples(results, folders.REFERENCE, song, sources)
+    compare(results, contestants, tracks, options.jobs)
     facts = [
         Fact("Training", f"{options.minutes:g} minutes of wall-clock time each, validation included"),
         Fact("Hardware", f"{platform.machine()}, {torch.get_num_threads()} thread(s), {hardware()}"),
+        Fact("Time and memory", HOW_COSTS_ARE_MEASURED),
         Fact("Songs to train on", str(len(prepared.train))),
         Fact("Songs to test on", str(len(tracks))),
     ]
@@ -308,43 +288,15 @@ def main() -> None:
     print(report.page)
 
 
-def score(
-    results: Path,
-    system: folders.System,
-    tracks: list[Track],
-    separate: scoring.Separate,
-    jobs: int | None,
-    made_of: str = "",
-) -> None:
-    """Write all that the report says of a system, but its losses."""
-    folders.write_system(results, system)
-    scoring.score_tracks(results, system.id, tracks, separate, made_of=made_of, jobs=jobs)
-    for track in tracks[:EXAMPLE_SONGS]:
-        song = scoring.read_song(track)
-        save_examples(results, system.id, song, separate(song))
-
-
-def save_examples(results: Path, system: str, song: scoring.Song, sources: Mapping[str, np.ndarray]) -> None:
-    """Write the first seconds of each source."""
-    for name, samples in sources.items():
-        excerpt = samples[:, : EXAMPLE_SECONDS * song.sample_rate]
-        folders.write_audio(results, system, song.name, name, excerpt, song.sample_rate)
-
-
-def untouched(song: scoring.Song) -> dict[str, np.ndarray]:
+def untouched(song: Song) -> dict[str, np.ndarray]:
     """The mixture for each source: what a system is to improve on."""
     return dict.fromkeys(SOURCES, song.mixture)
 
 
-def ideal(song: scoring.Song, stft: STFT) -> dict[str, np.ndarray]:
+def ideal(song: Song, stft: STFT) -> dict[str, np.ndarray]:
     """What the U-Net would estimate if its masks were right."""
     references = np.stack([song.sources[name] for name in SOURCES])
     return dict(zip(SOURCES, ideal_ratio_mask(references, song.sample_rate, stft), strict=True))
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def hardware() -> str:

@@ -7,26 +7,18 @@ from __future__ import annotations
 
 import argparse
 import copy
-import hashlib
-import multiprocessing
-import resource
 import shutil
 import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from configuration import Conf
 from eval import Weights, tracks_to_score
-from threadpoolctl import threadpool_limits
-from tqdm import tqdm
-from train import STEMS, network_config, train, training_data
+from train import STEMS, network_config, train, training_data, transform_of
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT, audio
@@ -35,58 +27,21 @@ from svs_unet_plugin.data import mixing
 from svs_unet_plugin.data.musdb import Track
 from svs_unet_plugin.data.prepare import Prepared, open_prepared
 from svs_unet_plugin.evaluation import results as folders
+from svs_unet_plugin.evaluation.comparison import HOW_COSTS_ARE_MEASURED, Contestant, compare, digest
 from svs_unet_plugin.evaluation.report import MUSDB18_TEST_TRACKS, Fact, write_report
-from svs_unet_plugin.evaluation.results import REFERENCE, Losses, System
+from svs_unet_plugin.evaluation.results import Losses, System
 from svs_unet_plugin.evaluation.tables import markdown, score_table
-from svs_unet_plugin.evaluation.tracks import (
-    Separate,
-    Song,
-    alarms,
-    is_scored,
-    read_song,
-    score_song,
-    score_tracks,
-)
+from svs_unet_plugin.evaluation.tracks import Separate, Song, alarms
 from svs_unet_plugin.nussl import baselines, compat, nussl
-from svs_unet_plugin.parallel import in_parallel
 
 BLSTM = "blstm"
 """The id of the one network that is no U-Net."""
-
-COST_SECONDS = 60.0
-"""Length of the audio that time and memory are measured on, or that of the song if that is shorter."""
-
-WARM_UP_SECONDS = 5.0
-"""Length of what is separated before, unmeasured: what is loaded and compiled once is no part of the time."""
-
-EXCERPT_SECONDS = 6.0
-"""Length of what is there to listen to."""
-
-LISTENED_TRACKS = 2
-"""How many of the tracks are there to listen to."""
 
 MUSDB18_TEST_NAMES = {"AM Contra - Heart Peripheral", "Al James - Schoolboy Facination", "Zeno - Signs"}
 """Some of the 50, by which the split is known."""
 
 SHORTEST_REAL_TRACK = 60.0
 """Seconds; MUSDB18's 7-second sample has the same tracks, and nobody has published scores of it."""
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A system that takes part.
-
-    Args:
-        system: what it is; its costs are measured later.
-        separate: what separates a song, and can be sent to other processes.
-        made_of: tells when what was measured before no longer counts.
-        losses: of its training.
-    """
-
-    system: System
-    separate: Separate
-    made_of: str
-    losses: Losses | None = None
 
 
 @dataclass(frozen=True)
@@ -143,10 +98,7 @@ def main() -> None:
     ]
     if unknown := (only or set()) - {contestant.system.id for contestant in contestants}:
         raise ValueError(f"there is no system {', '.join(sorted(unknown))}")
-    for contestant in contestants:
-        begin(options.out, contestant)
-    measure_all(options.out, contestants, tracks[0])
-    score_all(options.out, contestants, tracks, options.jobs)
+    compare(options.out, contestants, tracks, options.jobs)
 
     report = write_report(
         options.out,
@@ -266,7 +218,7 @@ def train_blstm(
         prepared.valid,
         num_channels=1,
         stft_params=svs.stft_params(stft),
-        transform=svs.training_transform(["vocals"], None, folder / "cache" / "valid", stft),
+        transform=transform_of(conf, ["vocals"], stft, cache=folder / "cache" / "valid"),
     )
     train_data = training_data(conf, ["vocals"], stft, prepared, folder, mixtures)
     return svs.train(nussl.ml.SeparationModel(network), train_data, val_data, folder, settings, device=device)
@@ -284,10 +236,6 @@ def trained(system: System, folder: Path, separate: Separate) -> Contestant:
     return Contestant(system, separate, digest(folder / "best_model.pth"), losses)
 
 
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def classical(only: set[str] | None) -> list[Contestant]:
     """nussl's separators, and those that this package adds to them."""
     made_of = digest(Path(baselines.__file__))
@@ -298,125 +246,6 @@ def classical(only: set[str] | None) -> list[Contestant]:
         for id, baseline in baselines.baselines().items()
         if only is None or id in only
     ]
-
-
-def begin(results: Path, contestant: Contestant) -> None:
-    """Describe a system in its folder, and delete what was measured of something else that had its name."""
-    id = contestant.system.id
-    note = results / id / "compared.txt"
-    if not note.is_file() or note.read_text() != contestant.made_of:
-        shutil.rmtree(results / id / "audio", ignore_errors=True)
-        folders.write_system(results, contestant.system)
-        with audio.whole_file(note) as beside:
-            beside.write_text(contestant.made_of)
-    score_tracks(results, id, [], contestant.separate, made_of=contestant.made_of)
-    if contestant.losses is not None:
-        folders.write_losses(results, id, contestant.losses)
-
-
-def measure_all(results: Path, contestants: Sequence[Contestant], track: Track) -> None:
-    """Measure time and memory of each system that was not measured yet, one at a time, in its own process."""
-    known = {system.id: system for system in folders.read_systems(results)}
-    missing = [c for c in contestants if known[c.system.id].seconds_per_minute is None]
-    if not missing:
-        return
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        measured = pool.imap(partial(measure, track=track), missing, chunksize=1)
-        for system in tqdm(measured, desc="Measure", total=len(missing), unit="system"):
-            folders.write_system(results, system)
-
-
-def measure(contestant: Contestant, track: Track) -> System:
-    """A system with its costs: one thread, on the CPU, after a warm-up."""
-    song = excerpt_of(read_song(track), 0.0, COST_SECONDS)
-    torch.set_num_threads(1)
-    with threadpool_limits(1):
-        contestant.separate(excerpt_of(song, 0.0, WARM_UP_SECONDS))
-        start = time.perf_counter()
-        contestant.separate(song)
-        seconds = time.perf_counter() - start
-    minutes = song.mixture.shape[1] / song.sample_rate / 60
-    return replace(
-        contestant.system, seconds_per_minute=seconds / minutes, peak_memory_mb=peak_memory() / 1e6
-    )
-
-
-def peak_memory() -> int:
-    """The most memory that this process has had, in bytes.
-
-    Linux counts for ``getrusage`` what the process that started this one had at that time, too.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-@dataclass(frozen=True)
-class Task:
-    """A track for a system to separate and to be scored on, with an excerpt to listen to or without."""
-
-    contestant: Contestant
-    track: Track
-    listen: bool
-
-    def is_done(self, results: Path) -> bool:
-        id, name = self.contestant.system.id, self.track.name
-        heard = not self.listen or "vocals" in folders.audio_files(results, id, name)
-        return heard and is_scored(results, id, name)
-
-    def run(self, results: Path) -> None:
-        id, song = self.contestant.system.id, read_song(self.track)
-        estimates = self.contestant.separate(song)
-        if self.listen:
-            write_excerpts(results, id, song, estimates)
-        if not is_scored(results, id, song.name):
-            score_song(results, id, song, estimates)
-
-
-def score_all(
-    results: Path, contestants: Sequence[Contestant], tracks: Sequence[Track], jobs: int | None
-) -> None:
-    """Score every system on every track; all in one pool, so that no core waits."""
-    for track in tracks[:LISTENED_TRACKS]:  # here, since every system would write the same files
-        if track.name not in folders.audio_tracks(results):
-            song = read_song(track)
-            write_excerpts(results, REFERENCE, song, {**song.sources, "mixture": song.mixture})
-    tasks = [
-        Task(contestant, track, i < LISTENED_TRACKS)
-        for i, track in enumerate(tracks)
-        for contestant in contestants
-    ]
-    missing = [task for task in tasks if not task.is_done(results)]
-    for _ in in_parallel(partial(Task.run, results=results), missing, jobs, title="Compare"):
-        pass
-
-
-def interesting(song: Song) -> float:
-    """The second from which on an excerpt has most of both the vocals and the accompaniment."""
-    rate = song.sample_rate
-    length = min(int(EXCERPT_SECONDS * rate), song.mixture.shape[1])
-    energies = []
-    for name in ("vocals", "accompaniment"):
-        sums = np.concatenate([[0.0], np.cumsum((song.sources[name] ** 2).sum(axis=0, dtype=np.float64))])
-        energies.append((sums[length:] - sums[:-length])[::rate])
-    return float(np.minimum(*energies).argmax())
-
-
-def excerpt_of(song: Song, start: float, seconds: float) -> Song:
-    part = slice(round(start * song.sample_rate), round((start + seconds) * song.sample_rate))
-    sources = {name: samples[:, part] for name, samples in song.sources.items()}
-    return replace(song, mixture=song.mixture[:, part], sources=sources)
-
-
-def write_excerpts(results: Path, id: str, song: Song, signals: Mapping[str, np.ndarray]) -> None:
-    """Write what there is to listen to: that which tells that all is there comes last."""
-    start = interesting(song)
-    part = slice(round(start * song.sample_rate), round((start + EXCERPT_SECONDS) * song.sample_rate))
-    for name in sorted(signals, key=lambda name: (name == "mixture", name == "vocals")):
-        folders.write_audio(results, id, song.name, name, signals[name][:, part], song.sample_rate)
 
 
 def is_musdb18_test(prepared: Prepared, tracks: Sequence[Track]) -> bool:
@@ -434,10 +263,7 @@ def facts(exp_dir: Path, tracks: Sequence[Track], epochs: int | None) -> list[Fa
     found = [
         Fact("Experiment", exp_dir.name),
         Fact("Scored on", f"{len(tracks)} test songs, such as {tracks[0].name}"),
-        Fact(
-            "Time and memory",
-            f"on {COST_SECONDS:.0f} s of the first song at most, one thread of a CPU, no GPU",
-        ),
+        Fact("Time and memory", HOW_COSTS_ARE_MEASURED),
     ]
     if epochs is not None and epochs != conf["epochs"]:
         found.append(Fact("Training", f"the U-Net {conf['epochs']} epochs, the other networks {epochs}"))

@@ -95,10 +95,21 @@ def train(
     val_data = mixing.whole_songs(
         prepared.valid,
         stft_params=svs.stft_params(stft),
-        transform=svs.training_transform(sources, None, out / "cache" / "valid", stft),
+        transform=transform_of(conf, sources, stft, cache=out / "cache" / "valid"),
     )
     train_data = training_data(conf, sources, stft, prepared, out, mixtures)
     return svs.train(model, train_data, val_data, out, settings, device=device, workers=workers)
+
+
+def transform_of(
+    conf: Conf,
+    sources: Sequence[str],
+    stft: STFT,
+    excerpt_frames: int | None = None,
+    cache: Path | None = None,
+) -> Any:
+    """What stands between songs and the network; whole songs, unless it is told otherwise."""
+    return svs.training_transform(sources, excerpt_frames, cache, stft, conf["phase_sensitive"])
 
 
 def training_data(
@@ -131,16 +142,16 @@ def training_data(
             sources=sources,
             others=others,
             excerpt_frames=conf["excerpt_frames"],
+            phase_sensitive=conf["phase_sensitive"],
             **conf["remix"],
         )
     if conf["mixing"] == "scaper":
         if not scaper.mixtures:
             raise ValueError("mixing: scaper trains on scaper's mixtures, and scaper: mixtures is 0")
-        cache = out / "cache" / "train"
-        transform = svs.training_transform(sources, conf["excerpt_frames"], cache, stft)
+        transform = transform_of(conf, sources, stft, conf["excerpt_frames"], out / "cache" / "train")
         return mixing.open_mixtures(mixtures_dir(), scaper, transform=transform, **arguments)
     if conf["mixing"] == "on_the_fly":
-        transform = svs.training_transform(sources, conf["excerpt_frames"], None, stft)
+        transform = transform_of(conf, sources, stft, conf["excerpt_frames"])
         number = conf["training"]["epoch_steps"] * conf["training"]["batch_size"]
         return mixing.on_the_fly(prepared, scaper, number, transform=transform, **arguments)
     raise ValueError(f"mixing must be remix, scaper or on_the_fly, got {conf['mixing']!r}")
