@@ -99,12 +99,17 @@ def begin(results: Path, contestant: Contestant) -> None:
 
 
 def measure_all(results: Path, contestants: Sequence[Contestant], track: Track) -> None:
-    """Measure time and memory of each system that was not measured yet, one at a time, in its own process."""
+    """Measure time and memory of each system that was not measured yet, one at a time, in its own process.
+
+    The processes are forked from one that has imported all that this one has, and has done nothing else.
+    """
     known = {system.id: system for system in folders.read_systems(results)}
     missing = [c for c in contestants if known[c.system.id].seconds_per_minute is None]
     if not missing:
         return
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload([name for name in sys.modules if name.startswith("svs_unet_plugin.")])
+    with server.Pool(1, maxtasksperchild=1) as pool:
         measured = pool.imap(partial(measure, track=track), missing, chunksize=1)
         for system in tqdm(measured, desc="Measure", total=len(missing), unit="system"):
             folders.write_system(results, system)

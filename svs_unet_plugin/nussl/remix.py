@@ -148,21 +148,23 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
         The indices only tell how many; which songs are in it, torch's random state decides.
         """
         generator = _generator()
-        signals = torch.from_numpy(np.stack([self.draw(generator) for _ in indices]))
+        drawn = np.stack([self.draw(generator) for _ in indices])
+        signals = np.concatenate([drawn.sum(axis=1, keepdims=True), drawn[:, : len(self.estimated)]], axis=1)
         spectra = torch.stft(
-            signals.flatten(0, 1),
+            torch.from_numpy(signals).flatten(0, 1),
             self.stft.window_length,
             self.stft.hop_length,
             window=torch.hann_window(self.stft.window_length),
             center=False,  # an excerpt has neighbours where a song has an edge
             return_complex=True,
-        ).unflatten(0, signals.shape[:2])  # (batch, names, bins, frames)
-        mixture, sources = spectra.sum(dim=1, keepdim=True), spectra[:, : len(self.estimated)]
-        peak = mixture.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
+        ).unflatten(0, signals.shape[:2])  # (batch, mixture and sources, bins, frames)
+        mixture, sources = spectra[:, :1], spectra[:, 1:]
+        magnitude = mixture.abs()
+        peak = magnitude.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
         peak *= torch.from_numpy(10 ** (generator.uniform(0, HEADROOM, (len(indices), 1, 1, 1)) / 20)).float()
         magnitudes = phase_sensitive_magnitude(sources, mixture) if self.phase_sensitive else sources.abs()
         return {
-            "mix_magnitude": (mixture.abs() / peak).permute(0, 3, 2, 1),
+            "mix_magnitude": (magnitude / peak).permute(0, 3, 2, 1),
             "source_magnitudes": (magnitudes / peak).permute(0, 3, 2, 1)[..., None, :],
         }
 
