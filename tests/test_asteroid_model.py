@@ -161,7 +161,7 @@ def test_wrong_arguments() -> None:
 def test_the_losses_magnitudes(model: Any) -> None:
     """Against scipy's frames and the masks of the network, in training mode and with gradients."""
     mixture, vocals = noise(2, 1, 9000), noise(2, 1, 9000)[..., ::2].repeat_interleave(2, dim=-1) / 2
-    estimates, references = model.magnitudes(mixture, vocals)
+    estimates, references, scaled = model.magnitudes(mixture, vocals)
     window = {
         "nperseg": 1024,
         "noverlap": 1024 - 768,
@@ -172,10 +172,13 @@ def test_the_losses_magnitudes(model: Any) -> None:
     for i in range(2):
         x, s = (np.abs(scipy_stft(signal[i, 0].numpy(), **window)[2]) for signal in (mixture, vocals))
         magnitude = torch.from_numpy(x / x.max())
-        np.testing.assert_allclose(references[i, 0].numpy(), s / x.max(), atol=1e-5)
+        np.testing.assert_allclose(references[i, ..., 0].numpy(), s / x.max(), atol=1e-5)
+        np.testing.assert_allclose(scaled[i].numpy(), magnitude, atol=1e-5)
         with torch.no_grad():
             mask = model.network(magnitude[None, None].float())[0, 0]
-        torch.testing.assert_close(estimates[i, 0].detach(), mask * magnitude.float(), atol=1e-5, rtol=0)
+        torch.testing.assert_close(estimates[i, ..., 0].detach(), mask * magnitude.float(), atol=1e-5, rtol=0)
+    reachable = model.magnitudes(mixture, vocals, phase_sensitive=True)[1]
+    assert 0 < reachable.sum() < references.sum() and (reachable <= scaled[..., None]).all()
     model.zero_grad()
     (estimates - references).abs().mean().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())

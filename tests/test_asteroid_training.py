@@ -89,6 +89,28 @@ def test_what_a_run_leaves(undisturbed: Path) -> None:
     assert content["dataset"] == "musdb18" and content["task"] == "enhancement"
 
 
+def test_the_loss_is_the_papers_or_the_snr(prepared: Prepared) -> None:
+    """Against the audio that comes out: what its phase leaves no mask to change is within half a dB."""
+    excerpts = Excerpts(prepared, 3.0, samples_per_track=2)
+    mixture, vocals = next(iter(excerpt_loader(excerpts, 4, 0)))
+    model = SVSUNet(channels=2)
+    plain, snr = (
+        VocalsSystem(model, excerpts, whole_songs(prepared), TrainSettings(loss=loss)).eval()
+        for loss in ("l1", "snr")
+    )
+    mixture, vocals = mixture.flatten(0, 1), vocals.flatten(0, 2)
+    with torch.no_grad():
+        estimates, references, _ = model.magnitudes(mixture[:, None], vocals[:, None])
+        expected = (estimates - references).abs().mean().item()
+        assert plain.common_step((mixture, vocals), 0).item() == pytest.approx(expected)
+        error = (model(mixture)[:, 0] - vocals).square().sum(dim=-1) / mixture.square().sum(dim=-1)
+        assert snr.common_step((mixture, vocals), 0).item() == pytest.approx(
+            10 * error.log10().mean().item(), abs=0.5
+        )
+    with pytest.raises(ValueError, match="loss must be 'snr' or 'l1', got 'mse'"):
+        TrainSettings(loss="mse")  # type: ignore[arg-type]
+
+
 def test_evaluation(prepared: Prepared, undisturbed: Path) -> None:
     corpus = prepared.folder.parent / "corpus"
     arguments = ["--exp_dir", undisturbed, "--data_dir", prepared.folder, "--source", corpus, "--jobs", "1"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from svs_unet_plugin.asteroid import compat
+from svs_unet_plugin.loss import phase_sensitive_magnitude
 from svs_unet_plugin.separator import ACCOMPANIMENT
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.unet import UNet
@@ -112,18 +113,26 @@ class SVSUNet(BaseModel):
         estimates = self.stft.synthesise(masks[:, self._indices] * spectrum)[..., : mixture.shape[-1]]
         return _shape_reconstructed(torch.cat([estimates, mixture - estimates[:, :1]], dim=1), shape)
 
-    def magnitudes(self, mixture: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
-        """What the paper's loss compares: mask × mixture and source, on the scale that the network sees.
+    def magnitudes(
+        self, mixture: Tensor, references: Tensor, phase_sensitive: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What losses compare: mask × mixture, source, and the mixture, on the scale that the network sees.
 
         Args:
             mixture: ``(batch, 1, time)``.
             references: ``(batch, sources, time)``, in the order of ``network.sources``.
+            phase_sensitive: whether the references' magnitudes are
+                `svs_unet_plugin.loss.phase_sensitive_magnitude` instead of the plain ones of the paper.
 
         Returns:
-            Estimates and references, ``(batch, sources, bins, frames)`` each; the mixture's largest is 1.
+            Estimates and references, ``(batch, bins, frames, sources)`` each, and the mixture without the
+            last, the largest of which is 1.
         """
         spectrum, masks, peak = self._analyse(mixture)
-        return masks * (spectrum.abs() / peak), self.stft.analyse(references).abs() / peak
+        sources = self.stft.analyse(references)
+        plain = phase_sensitive_magnitude(sources, spectrum) if phase_sensitive else sources.abs()
+        magnitude = spectrum.abs() / peak
+        return (masks * magnitude).movedim(1, -1), (plain / peak).movedim(1, -1), magnitude[:, 0]
 
     def _analyse(self, mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The spectrum, the masks, and the largest magnitudes, by which the network's input is divided.

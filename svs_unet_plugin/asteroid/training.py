@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import yaml
@@ -22,6 +22,7 @@ from svs_unet_plugin.asteroid import compat, parallel
 from svs_unet_plugin.asteroid.data import Excerpts, Item, excerpt_loader, number
 from svs_unet_plugin.audio import whole_file
 from svs_unet_plugin.checkpoint import load_weights_only
+from svs_unet_plugin.loss import SpectralSNRLoss
 
 compat.import_asteroid()
 compat.import_lightning()
@@ -50,6 +51,7 @@ class TrainSettings:
         optimizer, lr, weight_decay: for ``asteroid.engine.optimizers.make_optimizer``.
         half_lr: whether to halve the learning rate after ``patience`` / 4 epochs without a better loss.
         patience: epochs without a better validation loss after which training stops; None for never.
+        loss: ``"snr"``, `svs_unet_plugin.loss.SpectralSNRLoss`, or ``"l1"`` between magnitudes, the paper's.
         gradient_clipping: gradients of a larger L2 norm are scaled down to it; None for no limit.
         minutes: of wall-clock time after which training stops, over all its parts; None for no limit.
         accelerator, devices, num_nodes, strategy, precision: for ``pytorch_lightning.Trainer``, as they are.
@@ -63,6 +65,7 @@ class TrainSettings:
     weight_decay: float = 0.0
     half_lr: bool = True
     patience: int | None = 20
+    loss: Literal["snr", "l1"] = "snr"
     gradient_clipping: float | None = 1.0
     minutes: float | None = None
     accelerator: str = "auto"
@@ -75,6 +78,8 @@ class TrainSettings:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.loss not in ("snr", "l1"):
+            raise ValueError(f"loss must be 'snr' or 'l1', got {self.loss!r}")
 
 
 class VocalsSystem(System):
@@ -104,13 +109,16 @@ class VocalsSystem(System):
             weight_decay=settings.weight_decay,
         )
         # Lightning trains a model in the mode that it finds it in, and a loaded one is in evaluation mode.
-        super().__init__(model.train(), optimizer, nn.L1Loss(), None, DataLoader(songs), config=config)
+        loss = SpectralSNRLoss() if settings.loss == "snr" else nn.L1Loss()
+        super().__init__(model.train(), optimizer, loss, None, DataLoader(songs), config=config)
         self.excerpts, self.settings = excerpts, settings
 
     def common_step(self, batch: Item, batch_nb: int, train: bool = True) -> Tensor:
-        """The paper's loss of a batch, L1 of magnitudes; its channels are items of their own."""
+        """The loss of a batch; its channels are items of their own."""
         mixture, vocals = (signal.reshape(-1, 1, signal.shape[-1]) for signal in batch)
-        return self.loss_func(*self.model.magnitudes(mixture, vocals))
+        snr = self.settings.loss == "snr"
+        magnitudes = self.model.magnitudes(mixture, vocals, phase_sensitive=snr)
+        return self.loss_func(*(magnitudes if snr else magnitudes[:2]))
 
     def training_step(self, batch: Item, batch_nb: int) -> Tensor:
         """The loss of a batch, whose mean over the epoch and the processes is logged as ``loss``."""

@@ -4,8 +4,8 @@
 `UNetSeparation` is in ``nussl.separation.deep``.
 """
 
+from svs_unet_plugin.loss import SpectralSNRLoss, phase_sensitive_magnitude
 from svs_unet_plugin.nussl import compat
-from svs_unet_plugin.nussl.loss import SpectralSNRLoss
 from svs_unet_plugin.nussl.model import UNet, build_unet_mask_inference, save
 from svs_unet_plugin.nussl.remix import Remix
 from svs_unet_plugin.nussl.separation import UNetSeparation
@@ -15,7 +15,6 @@ from svs_unet_plugin.nussl.transforms import (
     SelectSources,
     ToSampleRate,
     inference_transform,
-    phase_sensitive_magnitude,
     stft_params,
     training_transform,
 )

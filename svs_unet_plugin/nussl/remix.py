@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from svs_unet_plugin.loss import phase_sensitive_magnitude
 from svs_unet_plugin.nussl import compat
 from svs_unet_plugin.nussl.transforms import (
     SelectSources,
     ToSampleRate,
     inference_transform,
-    phase_sensitive_magnitude,
     stft_params,
 )
 from svs_unet_plugin.stft import STFT

@@ -6,9 +6,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from svs_unet_plugin.nussl import compat
 from svs_unet_plugin.stft import STFT
 
@@ -93,21 +90,6 @@ class NormalizeMagnitude:
 
     def __repr__(self) -> str:
         return "NormalizeMagnitude()"
-
-
-def phase_sensitive_magnitude(sources: Tensor, mixture: Tensor) -> Tensor:
-    """What a mask in [0, 1] should make of the mixture's magnitude, so that the audio's error is least.
-
-    H. Erdogan, J. R. Hershey, S. Watanabe, J. Le Roux: "Phase-sensitive and recognition-boosted speech
-    separation using deep recurrent neural networks", ICASSP 2015, cut off below 0 and above the mixture as
-    in nussl's ``PhaseSensitiveSpectrumApproximation``.
-
-    Args:
-        sources, mixture: complex spectra that broadcast.
-    """
-    magnitude = mixture.abs()
-    projected = (sources * mixture.conj()).real / magnitude.clamp_min(torch.finfo(magnitude.dtype).tiny)
-    return projected.clamp_min(0).minimum(magnitude)
 
 
 compat.allow(SelectSources, ToSampleRate, NormalizeMagnitude)

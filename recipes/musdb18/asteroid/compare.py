@@ -165,7 +165,7 @@ def make_dcunet(architecture: str, excerpts: Excerpts, rate: int) -> nn.Module:
 
 
 CANDIDATES = (
-    Candidate("svsunet", "U-Net", make_svsunet, VocalsSystem, seconds=12.0, batch_size=16),
+    Candidate("svsunet", "U-Net", make_svsunet, VocalsSystem, seconds=12.0, batch_size=8),
     Candidate("xumx", "X-UMX", make_xumx, XUMXSystem, seconds=6.0, batch_size=14),
     Candidate(
         "convtasnet", "ConvTasNet", make_convtasnet, ConvTasNetSystem, seconds=3.0, batch_size=7, lr=5e-4
