@@ -84,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--tracks", type=int, default=24, help="how many (default 24)")
     command.add_argument("--seconds", type=float, default=20.0, help="how long each (default 20)")
     command.add_argument("--seed", type=int, default=0, help="other seeds, other songs (default 0)")
+    command.add_argument("--rate", type=int, default=44_100, metavar="HZ", help="default 44100")
     command.add_argument("--stems", action="store_true", help="write .stem.mp4 files, as MUSDB18 has them")
     command.set_defaults(run=_data_demo)
 
@@ -181,7 +182,14 @@ def _asteroid_infer(options: argparse.Namespace) -> None:
 def _data_demo(options: argparse.Namespace) -> None:
     from svs_unet_plugin.data.demo import make_corpus
 
-    make_corpus(options.out, options.tracks, options.seconds, options.seed, stems=options.stems)
+    make_corpus(
+        options.out,
+        options.tracks,
+        options.seconds,
+        options.seed,
+        stems=options.stems,
+        sample_rate=options.rate,
+    )
     print(options.out)
 
 

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import argparse
 import copy
-import shutil
+import multiprocessing
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from configuration import Conf
 from eval import Weights, tracks_to_score
@@ -33,6 +35,7 @@ from svs_unet_plugin.evaluation.results import Losses, System
 from svs_unet_plugin.evaluation.tables import markdown, score_table
 from svs_unet_plugin.evaluation.tracks import Separate, Song, alarms
 from svs_unet_plugin.nussl import baselines, compat, nussl
+from svs_unet_plugin.parallel import in_parallel
 
 BLSTM = "blstm"
 """The id of the one network that is no U-Net."""
@@ -93,7 +96,7 @@ def main() -> None:
     tracks = tracks_to_score(options.originals, options.prepared)[: options.tracks]
     only = set(options.only.split(",")) if options.only else None
     contestants = [
-        *networks(options.exp_dir, prepared, only, epochs=options.epochs, device=options.device),
+        *networks(options.exp_dir, prepared, only, options.epochs, options.device, options.jobs),
         *classical(only),
     ]
     if unknown := (only or set()) - {contestant.system.id for contestant in contestants}:
@@ -117,13 +120,19 @@ def main() -> None:
 
 
 def networks(
-    exp_dir: Path, prepared: Prepared, only: set[str] | None, *, epochs: int | None, device: str | None
+    exp_dir: Path,
+    prepared: Prepared,
+    only: set[str] | None,
+    epochs: int | None,
+    device: str | None,
+    jobs: int | None,
 ) -> list[Contestant]:
     """The experiment's own network, and others that are trained here by the same recipe.
 
     The others are a U-Net with a recurrent bottleneck, a U-Net for four stems, and the mask inference by a
     BLSTM of nussl's tutorial (E. Manilow, P. Seetharaman, J. Salamon: "Open source tools & data for music
-    source separation", 2020), each where the experiment's network is not the same.
+    source separation", 2020), each where the experiment's network is not the same. Without a GPU they are
+    trained in parallel, a thread each.
     """
     conf = yaml.safe_load((exp_dir / "conf.yml").read_text())
     stft = stft_of(conf, prepared)
@@ -134,21 +143,51 @@ def networks(
     if only is None or "unet" in only:
         system = System("unet", network_name(conf), "trained", parameters_of(network_config(conf)))
         found.append(trained(system, exp_dir, Weights(weights)))
-    for id, changed, network in other_networks(conf, stft):
-        if only is not None and id not in only:
-            continue
-        if epochs is not None:
-            changed["training"]["epochs"] = epochs
-        folder = train_other(id, changed, network, prepared, exp_dir, device)
+    others = [other for other in other_networks(conf, stft, epochs) if only is None or other.id in only]
+    if device != "cpu" and (device or torch.cuda.is_available()):
+        jobs = 1
+    train_one = partial(train_other, prepared=prepared, exp_dir=exp_dir, device=device)
+    missing = [other for other in others if not other.is_trained(exp_dir)]
+    for _ in in_parallel(train_one, missing, jobs, title="Train", unit="network"):
+        pass
+    for other in others:
+        folder = other.folder(exp_dir)
         best = folder / "best_model.pth"
-        name = "BLSTM of nussl's tutorial" if id == BLSTM else network_name(changed)
-        system = System(id, name, "trained", parameters_of(network))
-        found.append(trained(system, folder, DeepMask(best, stft) if id == BLSTM else Weights(best)))
+        name = "BLSTM of nussl's tutorial" if other.id == BLSTM else network_name(other.conf)
+        system = System(other.id, name, "trained", parameters_of(other.network))
+        found.append(trained(system, folder, DeepMask(best, stft) if other.id == BLSTM else Weights(best)))
     return found
 
 
-def other_networks(conf: Conf, stft: STFT) -> list[tuple[str, Conf, dict[str, Any]]]:
-    """For each network to compare with, its id, its configuration and what nussl makes it of."""
+@dataclass(frozen=True)
+class Other:
+    """A network to compare with.
+
+    Args:
+        id: of the system, and the name of its folder.
+        conf: how it is trained.
+        network: what nussl makes it of.
+    """
+
+    id: str
+    conf: Conf
+    network: dict[str, Any]
+
+    def folder(self, exp_dir: Path) -> Path:
+        return exp_dir / "compared" / self.id
+
+    def text(self) -> str:
+        return yaml.safe_dump(self.conf, sort_keys=False)
+
+    def is_trained(self, exp_dir: Path) -> bool:
+        best, kept = (self.folder(exp_dir) / name for name in ("best_model.pth", "conf.yml"))
+        return best.is_file() and kept.is_file() and kept.read_text() == self.text()
+
+
+def other_networks(conf: Conf, stft: STFT, epochs: int | None) -> list[Other]:
+    """The networks to compare with the experiment's; they are trained for so many epochs, or for as many."""
+    conf = copy.deepcopy(conf)
+    conf["training"]["epochs"] = epochs or conf["training"]["epochs"]
     found = []
     for id, sources, bottleneck in (
         ("unet-plain", "vocals", None),
@@ -159,7 +198,7 @@ def other_networks(conf: Conf, stft: STFT) -> list[tuple[str, Conf, dict[str, An
             changed = copy.deepcopy(conf)
             changed["sources"] = sources
             changed["network"]["bottleneck"] = bottleneck
-            found.append((id, changed, network_config(changed)))
+            found.append(Other(id, changed, network_config(changed)))
     changed = copy.deepcopy(conf)
     changed["sources"] = "vocals"
     tutorials = nussl.ml.networks.builders.build_recurrent_mask_inference(
@@ -171,7 +210,7 @@ def other_networks(conf: Conf, stft: STFT) -> list[tuple[str, Conf, dict[str, An
         num_sources=1,
         mask_activation=["sigmoid"],
     )
-    return [*found, (BLSTM, changed, tutorials)]
+    return [*found, Other(BLSTM, changed, tutorials)]
 
 
 def network_name(conf: Conf) -> str:
@@ -187,29 +226,28 @@ def parameters_of(network: dict[str, Any]) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def train_other(
-    id: str, conf: Conf, network: dict[str, Any], prepared: Prepared, exp_dir: Path, device: str | None
-) -> Path:
-    """Train a network in a folder of its own, unless that was done; return the folder."""
-    folder, mixtures = exp_dir / "compared" / id, exp_dir / "mixtures"
-    text = yaml.safe_dump(conf, sort_keys=False)
-    best, kept = folder / "best_model.pth", folder / "conf.yml"
-    if best.is_file() and kept.is_file() and kept.read_text() == text:
-        return folder
-    print(f"Train {id}", flush=True)
-    if id == BLSTM:
-        found = train_blstm(network, conf, prepared, folder, mixtures, device)
-    else:
-        found = train(network, conf, prepared, folder, mixtures=mixtures, device=device)
-    with audio.whole_file(kept) as beside:
-        beside.write_text(text)
-    with audio.whole_file(best) as beside:
-        shutil.copyfile(found, beside)
-    return folder
+def train_other(other: Other, prepared: Prepared, exp_dir: Path, device: str | None) -> None:
+    """Train a network in a folder of its own."""
+    folder, mixtures = other.folder(exp_dir), exp_dir / "mixtures"
+    train_it = train_blstm if other.id == BLSTM else train
+    alone = multiprocessing.parent_process() is None  # or the bars would be in each other's way
+    found = train_it(
+        other.network, other.conf, prepared, folder, mixtures=mixtures, device=device, progress=alone
+    )
+    for name, content in (("conf.yml", other.text().encode()), ("best_model.pth", found.read_bytes())):
+        with audio.whole_file(folder / name) as beside:
+            beside.write_bytes(content)
 
 
 def train_blstm(
-    network: dict[str, Any], conf: Conf, prepared: Prepared, folder: Path, mixtures: Path, device: str | None
+    network: dict[str, Any],
+    conf: Conf,
+    prepared: Prepared,
+    folder: Path,
+    *,
+    mixtures: Path,
+    device: str | None,
+    progress: bool,
 ) -> Path:
     """As `train` does it, but validated on the first channels, since it takes a fixed number of them: one."""
     settings, stft = svs.TrainSettings(**conf["training"]), stft_of(conf, prepared)
@@ -221,7 +259,15 @@ def train_blstm(
         transform=transform_of(conf, ["vocals"], stft, cache=folder / "cache" / "valid"),
     )
     train_data = training_data(conf, ["vocals"], stft, prepared, folder, mixtures)
-    return svs.train(nussl.ml.SeparationModel(network), train_data, val_data, folder, settings, device=device)
+    return svs.train(
+        nussl.ml.SeparationModel(network),
+        train_data,
+        val_data,
+        folder,
+        settings,
+        device=device,
+        progress=progress,
+    )
 
 
 def stft_of(conf: Conf, prepared: Prepared) -> STFT:

@@ -17,9 +17,10 @@ help_message="Usage: ./run.sh [--stage 0] [--tag my_tag] [--data demo|musdb18|mu
                    musdb18 (.stem.mp4 files) and musdb18hq (WAV folders) want --source
   --source DIR     the folder of the data, with train/ and test/ in it
   --conf FILE      the configuration (local/conf_demo.yml for demo and musdb7s, else local/conf.yml)
-  --demo_tracks N, --demo_seconds S, --demo_stems true    made-up songs: how many, how long, as .stem.mp4
+  --demo_tracks N, --demo_seconds S, --demo_rate HZ, --demo_stems true
+                   made-up songs: how many (50), how long (20), their rate (22050), and whether as .stem.mp4
   --segment S, --trim S    stage 1 cuts training songs at S seconds, and shortens their silences to S
-  --score_tracks N     stages 4 and 5 score so many test songs only (4 for demo, else all)
+  --score_tracks N     stages 4 and 5 score so many test songs only (3 for demo, else all)
   --jobs N         processes that prepare, mix and score
   --id IDS         GPUs to use, as in CUDA_VISIBLE_DEVICES
   --compare_epochs N   how long stage 5 trains the other networks (5 for demo, else as long as the U-Net)
@@ -43,6 +44,7 @@ data=demo
 source=
 demo_tracks=50
 demo_seconds=20
+demo_rate=22050
 demo_stems=false
 segment=
 trim=
@@ -87,10 +89,11 @@ staged() {
 
 case $data in
   demo)
-    source=${source:-data/demo_${demo_tracks}x${demo_seconds}}
+    source=${source:-data/demo_${demo_tracks}x${demo_seconds}_$demo_rate}
     if [[ $demo_stems == true ]]; then source+=_stems; fi
-    # All in a quarter of an hour: BSS Eval takes minutes for each song, with four stems and a dozen systems.
-    score_tracks=${score_tracks:-4}
+    # All in a quarter of an hour: BSS Eval takes minutes for each song, with four stems and a dozen systems,
+    # and twice as long at 44.1 kHz.
+    score_tracks=${score_tracks:-3}
     compare_epochs=${compare_epochs:-5} ;;
   musdb7s) source=${source:-data/musdb7s} ;;
   musdb18 | musdb18hq)
@@ -120,7 +123,8 @@ if staged 0 "Data: $data in $source"; then
   case $data in
     demo)
       if [[ $demo_stems == true ]]; then options=(--stems); else options=(); fi
-      svs_unet data demo "$source" --tracks "$demo_tracks" --seconds "$demo_seconds" "${options[@]}" ;;
+      svs_unet data demo "$source" --tracks "$demo_tracks" --seconds "$demo_seconds" \
+        --rate "$demo_rate" "${options[@]}" ;;
     musdb7s) svs_unet data musdb7s "$source" ;;
   esac
   given jobs

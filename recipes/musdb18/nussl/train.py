@@ -77,6 +77,7 @@ def train(
     mixtures: Path | None = None,
     device: str | None = None,
     workers: int = 0,
+    progress: bool = True,
 ) -> Path:
     """Train a network, and return its best checkpoint; a run that was stopped goes on.
 
@@ -86,7 +87,7 @@ def train(
         prepared: the songs.
         out: the folder of the run.
         mixtures: what mix.py wrote, if the configuration asks for it.
-        device, workers: see `svs_unet_plugin.nussl.train`.
+        device, workers, progress: see `svs_unet_plugin.nussl.train`.
     """
     sources, stft = sources_of(conf), STFT(prepared.settings.sample_rate, hop_length=conf["hop_length"])
     settings = svs.TrainSettings(**conf["training"])
@@ -98,7 +99,9 @@ def train(
         transform=transform_of(conf, sources, stft, cache=out / "cache" / "valid"),
     )
     train_data = training_data(conf, sources, stft, prepared, out, mixtures)
-    return svs.train(model, train_data, val_data, out, settings, device=device, workers=workers)
+    return svs.train(
+        model, train_data, val_data, out, settings, device=device, workers=workers, progress=progress
+    )
 
 
 def transform_of(
