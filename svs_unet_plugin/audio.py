@@ -49,7 +49,8 @@ class AudioFile:
             ValueError: if the file is damaged, shorter than it says, empty, or holds NaN or infinity.
         """
         total = 0
-        for block in self._soundfile_blocks() if self.decoder == "libsndfile" else self._ffmpeg_blocks():
+        by_ffmpeg = self.decoder == "ffmpeg"
+        for block in decode(self.path, self.channels) if by_ffmpeg else self._soundfile_blocks():
             if not np.isfinite(block).all():
                 raise ValueError(f"{self.path} holds samples that are NaN or infinite")
             total += block.shape[1]
@@ -70,23 +71,29 @@ class AudioFile:
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{self.path} is truncated or damaged: {error.error_string}") from error
 
-    def _ffmpeg_blocks(self) -> Iterator[np.ndarray]:
-        command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-i", f"file:{self.path}"]
-        with tempfile.TemporaryFile() as messages:
-            process = subprocess.Popen(
-                [*command, "-map", "0:a:0", "-f", "f32le", "-"], stdout=subprocess.PIPE, stderr=messages
-            )
-            assert process.stdout is not None
-            try:
-                while data := process.stdout.read(4 * self.channels * BLOCK_SAMPLES):
-                    yield np.frombuffer(data, dtype="<f4").reshape(-1, self.channels).T
-            finally:
-                process.stdout.close()
-                code = process.wait()
-            messages.seek(0)
-            said = messages.read().decode(errors="replace").strip()
-        if code or said:
-            raise ValueError(f"{self.path} is truncated or damaged: {_last_line(said)}")
+
+def decode(path: Path, channels: int, stream: int = 0) -> Iterator[np.ndarray]:
+    """Blocks ``(channels, samples)`` of one of a file's audio streams, decoded by ffmpeg.
+
+    Raises:
+        ValueError: at the end, if it is truncated or damaged.
+    """
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-i", f"file:{path}"]
+    with tempfile.TemporaryFile() as messages:
+        process = subprocess.Popen(
+            [*command, "-map", f"0:a:{stream}", "-f", "f32le", "-"], stdout=subprocess.PIPE, stderr=messages
+        )
+        assert process.stdout is not None
+        try:
+            while data := process.stdout.read(4 * channels * BLOCK_SAMPLES):
+                yield np.frombuffer(data, dtype="<f4").reshape(-1, channels).T
+        finally:
+            process.stdout.close()
+            code = process.wait()
+        messages.seek(0)
+        said = messages.read().decode(errors="replace").strip()
+    if code or said:
+        raise ValueError(f"{path} is truncated or damaged: {_last_line(said) or f'ffmpeg ends with {code}'}")
 
 
 def open_file(path: str | os.PathLike[str]) -> AudioFile:

@@ -342,29 +342,9 @@ def _open_stem_file(path: Path) -> Streams:
     sample_rate, channels = map(int, kinds[0])
 
     def source(stream: int) -> Callable[[], Iterator[np.ndarray]]:
-        return lambda: _decode(path, stream, channels)
+        return lambda: audio.decode(path, channels, stream)
 
     return Streams(path, sample_rate, channels, [source(stream) for stream in range(len(STREAMS))])
-
-
-def _decode(path: Path, stream: int, channels: int) -> Iterator[np.ndarray]:
-    """Blocks ``(channels, samples)`` of one of a file's audio streams."""
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-i", f"file:{path}"]
-    with tempfile.TemporaryFile() as messages:
-        process = subprocess.Popen(
-            [*command, "-map", f"0:a:{stream}", "-f", "f32le", "-"], stdout=subprocess.PIPE, stderr=messages
-        )
-        assert process.stdout is not None
-        try:
-            while data := process.stdout.read(4 * channels * audio.BLOCK_SAMPLES):
-                yield np.frombuffer(data, dtype="<f4").reshape(-1, channels).T
-        finally:
-            process.stdout.close()
-            code = process.wait()
-        messages.seek(0)
-        said = messages.read().decode(errors="replace").strip()
-    if code or said:
-        raise ValueError(f"{path} is truncated or damaged: {said.splitlines()[-1] if said else code}")
 
 
 def _then_nothing(blocks: Iterator[np.ndarray], channels: int) -> Iterator[np.ndarray]:
