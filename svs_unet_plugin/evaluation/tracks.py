@@ -6,19 +6,21 @@ J. Le Roux, S. Wisdom, H. Erdogan, J. R. Hershey: "SDR – half-baked or well do
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from svs_unet_plugin import audio
+from svs_unet_plugin import Separator, audio
 from svs_unet_plugin.data.demo import STREAMS
-from svs_unet_plugin.data.musdb import Track
+from svs_unet_plugin.data.musdb import Track, find_tracks
+from svs_unet_plugin.data.prepare import Prepared
 from svs_unet_plugin.evaluation import results as folders
 from svs_unet_plugin.parallel import in_parallel
 
@@ -51,6 +53,41 @@ class Song:
 
 Separate = Callable[[Song], Mapping[str, np.ndarray]]
 """Makes estimates ``(channels, samples)`` by source. Only an oracle looks at the song's own sources."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A system that separates by a checkpoint; can be sent to other processes."""
+
+    path: Path
+
+    def __call__(self, song: Song) -> Mapping[str, np.ndarray]:
+        return _separator(self.path).separate(song.mixture, song.sample_rate)
+
+    def digest(self) -> str:
+        """SHA-256 of the file, for the ``made_of`` of `score_tracks`."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+
+@cache
+def _separator(weights: Path) -> Separator:
+    return Separator(weights, device="cpu")
+
+
+def tracks_to_score(originals: Path, prepared: Prepared) -> list[Track]:
+    """The test tracks as they were recorded, but for those that were found to be broken.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    tracks = [
+        track
+        for track in find_tracks(originals)
+        if track.subset == "test" and f"test/{track.name}" not in prepared.skipped
+    ]
+    if not tracks:
+        raise ValueError(f"{originals} holds no songs to test on: there should be {originals / 'test'}")
+    return tracks
 
 
 def read_song(track: Track) -> Song:

@@ -27,13 +27,12 @@ from svs_unet_plugin.asteroid.data import Excerpts, whole_songs
 from svs_unet_plugin.asteroid.separation import separate_song
 from svs_unet_plugin.asteroid.training import TrainSettings, VocalsSystem, load_best, train
 from svs_unet_plugin.audio import whole_file
-from svs_unet_plugin.data.musdb import find_tracks
 from svs_unet_plugin.data.prepare import Prepared, open_prepared
 from svs_unet_plugin.evaluation import results as folders
 from svs_unet_plugin.evaluation.comparison import HOW_COSTS_ARE_MEASURED, Contestant, compare, digest
 from svs_unet_plugin.evaluation.report import Fact, write_report
 from svs_unet_plugin.evaluation.scores import ideal_ratio_mask
-from svs_unet_plugin.evaluation.tracks import Song
+from svs_unet_plugin.evaluation.tracks import Song, tracks_to_score
 
 SEED = 0
 VALIDATION_SONGS = 2
@@ -258,11 +257,7 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
 
     prepared = open_prepared(options.data_dir)
-    tracks = [
-        track
-        for track in find_tracks(options.source)
-        if track.subset == "test" and f"test/{track.name}" not in prepared.skipped
-    ]
+    tracks = tracks_to_score(options.source, prepared)
     contestants = [
         trained(candidate, prepared, options.out, options.minutes)
         for candidate in CANDIDATES

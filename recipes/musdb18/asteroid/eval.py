@@ -3,41 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
 import yaml
 
 from svs_unet_plugin import Separator
 from svs_unet_plugin.asteroid import asteroid  # repaired
 from svs_unet_plugin.audio import whole_file
 from svs_unet_plugin.checkpoint import load_weights_only
-from svs_unet_plugin.data.musdb import Track, find_tracks
-from svs_unet_plugin.data.prepare import Prepared, open_prepared
-from svs_unet_plugin.evaluation import tracks as scoring
+from svs_unet_plugin.data.prepare import open_prepared
 from svs_unet_plugin.evaluation.results import System, read_scores, write_audio, write_system
+from svs_unet_plugin.evaluation.tracks import Song, Weights, read_song, score_tracks, tracks_to_score
 
 save_publishable = asteroid.models.save_publishable
 
 SYSTEM = "svsunet"
 EXAMPLE_SECONDS = 15
-
-
-@dataclass(frozen=True)
-class UNetSeparation:
-    """Separates a song by a saved model; can be sent to other processes."""
-
-    weights: Path
-
-    def __call__(self, song: scoring.Song) -> dict[str, np.ndarray]:
-        """``(channels, samples)`` for vocals and accompaniment."""
-        return Separator(self.weights, "cpu").separate(song.mixture, song.sample_rate)
 
 
 def main() -> None:
@@ -52,18 +37,17 @@ def main() -> None:
     options = parser.parse_args()
 
     weights = options.exp_dir / "best_model.pth"
-    tracks = test_tracks(options.source, open_prepared(options.data_dir))
+    tracks = tracks_to_score(options.source, open_prepared(options.data_dir))
     content = load_weights_only(weights)
     results = options.exp_dir / "results"
     system = System(
         SYSTEM, "U-Net", "trained", sum(w.numel() for w in Separator(weights).network.parameters())
     )
     write_system(results, system)
-    separate = UNetSeparation(weights)
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
-    scoring.score_tracks(results, SYSTEM, tracks, separate, made_of=digest, jobs=options.jobs)
+    separate = Weights(weights)
+    score_tracks(results, SYSTEM, tracks, separate, made_of=separate.digest(), jobs=options.jobs)
     for track in tracks[: options.n_save_ex]:
-        save_example(results, scoring.read_song(track), separate)
+        save_example(results, read_song(track), separate)
 
     medians = read_scores(results, [system]).groupby(["source", "metric"]).score.median()
     metrics = {f"{source}_{metric}": float(score) for (source, metric), score in medians.items()}
@@ -81,23 +65,7 @@ def main() -> None:
     print(publish / "model.pth")
 
 
-def test_tracks(source: Path, prepared: Prepared) -> list[Track]:
-    """The songs to test on as they were recorded, but for those that could not be prepared.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    tracks = [
-        track
-        for track in find_tracks(source)
-        if track.subset == "test" and f"test/{track.name}" not in prepared.skipped
-    ]
-    if not tracks:
-        raise ValueError(f"{source} holds no songs to test on: there should be {source / 'test'}")
-    return tracks
-
-
-def save_example(results: Path, song: scoring.Song, separate: UNetSeparation) -> None:
+def save_example(results: Path, song: Song, separate: Weights) -> None:
     """Save the first seconds of what a song is separated into."""
     for source, samples in separate(song).items():
         excerpt = samples[:, : EXAMPLE_SECONDS * song.sample_rate]

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 import yaml
 from configuration import Conf
-from eval import Weights, tracks_to_score
 from train import STEMS, network_config, train, training_data, transform_of
 
 import svs_unet_plugin.nussl as svs
@@ -33,7 +32,7 @@ from svs_unet_plugin.evaluation.comparison import HOW_COSTS_ARE_MEASURED, Contes
 from svs_unet_plugin.evaluation.report import MUSDB18_TEST_TRACKS, Fact, write_report
 from svs_unet_plugin.evaluation.results import Losses, System
 from svs_unet_plugin.evaluation.tables import markdown, score_table
-from svs_unet_plugin.evaluation.tracks import Separate, Song, alarms
+from svs_unet_plugin.evaluation.tracks import Separate, Song, Weights, alarms, tracks_to_score
 from svs_unet_plugin.nussl import baselines, compat, nussl
 from svs_unet_plugin.parallel import in_parallel
 
@@ -93,7 +92,7 @@ def main() -> None:
     options = parser.parse_args()
 
     prepared = open_prepared(options.prepared)
-    tracks = tracks_to_score(options.originals, options.prepared)[: options.tracks]
+    tracks = tracks_to_score(options.originals, prepared)[: options.tracks]
     only = set(options.only.split(",")) if options.only else None
     contestants = [
         *networks(options.exp_dir, prepared, only, options.epochs, options.device, options.jobs),

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
-import numpy as np
-
-from svs_unet_plugin import Separator, checkpoint
-from svs_unet_plugin.data.musdb import Track, find_tracks
+from svs_unet_plugin import checkpoint
 from svs_unet_plugin.data.prepare import open_prepared
 from svs_unet_plugin.evaluation import results as folders
-from svs_unet_plugin.evaluation.tracks import Song, alarms, score_tracks
+from svs_unet_plugin.evaluation.tracks import Weights, alarms, score_tracks, tracks_to_score
 
 
 def main() -> None:
@@ -29,7 +22,7 @@ def main() -> None:
     parser.add_argument("--system", default="unet", help="the name of its folder of results (default unet)")
     options = parser.parse_args()
 
-    tracks = tracks_to_score(options.originals, options.prepared)[: options.tracks]
+    tracks = tracks_to_score(options.originals, open_prepared(options.prepared))[: options.tracks]
     results, system = options.exp_dir / "results", options.system
     weights = options.exp_dir / "best_model.pth"
     describe(results, system, "U-Net", weights)
@@ -38,41 +31,6 @@ def main() -> None:
     print(table(results, system))
     for said in alarms(results, system):
         print(f"ALARM: {said}")
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A system that separates by a checkpoint; can be sent to other processes."""
-
-    path: Path
-
-    def __call__(self, song: Song) -> Mapping[str, np.ndarray]:
-        return _separator(self.path).separate(song.mixture, song.sample_rate)
-
-    def digest(self) -> str:
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
-
-
-@cache
-def _separator(weights: Path) -> Separator:
-    return Separator(weights, device="cpu")
-
-
-def tracks_to_score(originals: Path, prepared: Path) -> list[Track]:
-    """The test tracks, but for those that were found to be broken.
-
-    Raises:
-        ValueError: if there are none.
-    """
-    skipped = open_prepared(prepared).skipped
-    tracks = [
-        track
-        for track in find_tracks(originals)
-        if track.subset == "test" and f"test/{track.name}" not in skipped
-    ]
-    if not tracks:
-        raise ValueError(f"{originals} holds no songs to test on: there should be {originals / 'test'}")
-    return tracks
 
 
 def describe(results: Path, system: str, name: str, weights: Path) -> None:
