@@ -36,7 +36,7 @@ def compare() -> Any:
         yield importlib.import_module("compare")
     finally:
         sys.path.remove(str(RECIPE))
-        for name in ("compare", "configuration", "eval", "train"):
+        for name in ("compare", "configuration", "train"):
             sys.modules.pop(name, None)
 
 

@@ -249,6 +249,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="goes on where it was stopped")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training for each (default 10)")
     parser.add_argument("--jobs", type=int, help="processes that score (default: one a core)")
+    parser.add_argument("--tracks", type=int, help="score so many test songs only (default: all)")
     parser.add_argument(
         "--models", nargs="+", default=[candidate.id for candidate in CANDIDATES], help="default: all"
     )
@@ -257,7 +258,7 @@ def main() -> None:
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
 
     prepared = open_prepared(options.data_dir)
-    tracks = tracks_to_score(options.source, prepared)
+    tracks = tracks_to_score(options.source, prepared)[: options.tracks]
     contestants = [
         trained(candidate, prepared, options.out, options.minutes)
         for candidate in CANDIDATES
