@@ -47,7 +47,7 @@ def in_parallel(
         yield from tqdm(map(work, items), desc=title, total=len(items), unit=unit)
         return
     spawn = multiprocessing.get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(jobs, spawn, _end_with_parent) as pool:
+    with _one_thread_each(), ProcessPoolExecutor(jobs, spawn, end_with_parent) as pool:
         try:
             yield from tqdm(pool.map(work, items), desc=title, total=len(items), unit=unit)
         except BaseException:
@@ -55,8 +55,8 @@ def in_parallel(
             raise
 
 
-def _end_with_parent() -> None:
-    """Without this, the processes of one that was killed would wait for work for ever."""
+def end_with_parent() -> None:
+    """To begin a process of a pool with: those of one that was killed would wait for work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -26,7 +26,7 @@ from svs_unet_plugin.data.musdb import Track
 from svs_unet_plugin.evaluation import results as folders
 from svs_unet_plugin.evaluation.results import REFERENCE, Losses, System
 from svs_unet_plugin.evaluation.tracks import Separate, Song, is_scored, read_song, score_song, score_tracks
-from svs_unet_plugin.parallel import in_parallel
+from svs_unet_plugin.parallel import end_with_parent, in_parallel
 
 COST_SECONDS = 60.0
 """Length of the audio that time and memory are measured on, or that of the song if that is shorter."""
@@ -109,7 +109,7 @@ def measure_all(results: Path, contestants: Sequence[Contestant], track: Track) 
         return
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload([name for name in sys.modules if name.startswith("svs_unet_plugin.")])
-    with server.Pool(1, maxtasksperchild=1) as pool:
+    with server.Pool(1, end_with_parent, maxtasksperchild=1) as pool:
         measured = pool.imap(partial(measure, track=track), missing, chunksize=1)
         for system in tqdm(measured, desc="Measure", total=len(missing), unit="system"):
             folders.write_system(results, system)
