@@ -149,4 +149,6 @@ def _amount(value: float) -> str:
     """Three digits, and all of a larger number."""
     if not np.isfinite(value):
         return "–"
+    if 0 < value < 0.001:
+        return "< 0.001"
     return f"{value:,.0f}" if value >= 100 or value == 0 else f"{value:.3g}"

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.fft
 import soxr
 import torch
 from torch import Tensor
@@ -31,15 +30,6 @@ HEADROOM = 12.0
 EXACT = 0.3
 """Share of the excerpts whose speed stays, so that most songs are also heard as they are."""
 
-REVERBERATION_TIME = (0.2, 1.5)
-"""Seconds until the noise of a room has fallen by 60 dB, shortest and longest."""
-
-REVERBERATION_LEVEL = (-18.0, -3.0)
-"""Energy of that noise, beside that of the sound itself, in dB, least and most."""
-
-FILTER_POINTS = 7
-"""Frequencies, an octave apart and the highest at Nyquist, between which the gain of a filter is linear."""
-
 
 class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
     """Excerpts of mixtures that are drawn anew each time, from songs that are kept in memory.
@@ -47,9 +37,8 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
     An excerpt of a song's sources is played at another speed, which changes its pitch and tempo; or, with
     the chance ``swap``, each source is of another song and moment and has a speed of its own. Each gets a
     gain of its own, and their sum is the mixture (S. Uhlich et al.: "Improving music source separation based
-    on deep neural networks through data augmentation and network blending", 2017). A source may also be
-    filtered, as by another microphone and mixing desk, given a room, and doubled by another song's. A whole
-    batch is drawn and transformed at once, so that a loader need not be waited for.
+    on deep neural networks through data augmentation and network blending", 2017). A whole batch is drawn
+    and transformed at once, so that a loader need not be waited for.
 
     Args:
         songs: items of nussl datasets, with ``sources``, of which each channel counts as a song; or arrays
@@ -62,9 +51,6 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
         swap: chance in [0, 1] that the sources of an excerpt come from different songs.
         gain: the largest change of a source's level, in dB, up or down, ≥ 0.
         speed: the largest factor by which an excerpt is faster, or slower, ≥ 1.
-        equalize: the largest change of a source's level at any frequency, in dB, up or down, ≥ 0.
-        reverb: chance in [0, 1] that a source is in a room: exponentially decaying noise after it.
-        double: chance in [0, 1] that another song's source of the same name is added to a source.
         phase_sensitive: see `training_transform`.
 
     Raises:
@@ -82,23 +68,17 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
         swap: float = 0.5,
         gain: float = 6.0,
         speed: float = 1.15,
-        equalize: float = 0.0,
-        reverb: float = 0.0,
-        double: float = 0.0,
         phase_sensitive: bool = False,
     ) -> None:
-        chances = {"swap": swap, "reverb": reverb, "double": double}
         least = {"excerpt_frames": (excerpt_frames, 1), "gain": (gain, 0), "speed": (speed, 1)}
-        for name, (value, lowest) in {**least, "equalize": (equalize, 0)}.items():
+        for name, (value, lowest) in least.items():
             if value < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, got {value}")
-        for name, value in chances.items():
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be a chance in [0, 1], got {value}")
+        if not 0 <= swap <= 1:
+            raise ValueError(f"swap must be a chance in [0, 1], got {swap}")
         self.stft = stft or STFT()
         self.excerpt_frames = excerpt_frames
         self.swap, self.gain, self.speed = swap, gain, speed
-        self.equalize, self.reverb, self.double = equalize, reverb, double
         self.phase_sensitive = phase_sensitive
         self.estimated = sorted(sources)  # nussl's order
         self.names = [*self.estimated, *others]
@@ -126,8 +106,7 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
     def __repr__(self) -> str:
         return (
             f"Remix(sources={self.estimated}, excerpt_frames={self.excerpt_frames}, swap={self.swap}, "
-            f"gain={self.gain}, speed={self.speed}, equalize={self.equalize}, reverb={self.reverb}, "
-            f"double={self.double}, phase_sensitive={self.phase_sensitive})"
+            f"gain={self.gain}, speed={self.speed}, phase_sensitive={self.phase_sensitive})"
         )
 
     def get_items(self, folder: str) -> list[int]:
@@ -176,12 +155,6 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
             for row in range(1, len(excerpt)):
                 other = self._song(generator)[row : row + 1]
                 excerpt[row] = self._excerpt(other, self._speed(generator), generator)[0]
-        for row in range(len(excerpt)):
-            if generator.random() < self.double:
-                second = self._song(generator)[row : row + 1]
-                level = 10 ** (generator.uniform(-HEADROOM, 0) / 20)
-                excerpt[row] += level * self._excerpt(second, self._speed(generator), generator)[0]
-            excerpt[row] = self._filtered(excerpt[row], generator)
         gains = 10 ** (generator.uniform(-self.gain, self.gain, (len(excerpt), 1)) / 20)
         return excerpt * gains.astype(np.float32)
 
@@ -205,24 +178,6 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
             # Noise at -90 dB (quality MQ) is far below what a mask decides.
             stretch = soxr.resample(np.ascontiguousarray(stretch.T), speed, 1.0, quality="MQ").T
         return np.array(stretch[:, :wanted])
-
-    def _filtered(self, samples: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """The samples with other levels at other frequencies, and in a room; what rings on begins them."""
-        in_a_room = generator.random() < self.reverb
-        if not self.equalize and not in_a_room:
-            return samples
-        spectrum = scipy.fft.rfft(samples)
-        if in_a_room:
-            seconds = np.arange(len(samples), dtype=np.float32) / self.stft.sample_rate
-            decay = np.exp(-math.log(1000) * seconds / generator.uniform(*REVERBERATION_TIME))
-            tail = generator.standard_normal(len(samples), np.float32) * decay
-            level = 10 ** (generator.uniform(*REVERBERATION_LEVEL) / 20)
-            spectrum *= 1 + level * scipy.fft.rfft(tail / np.linalg.norm(tail))
-        if self.equalize:
-            octaves = np.log2(np.linspace(2.0**-FILTER_POINTS, 1, len(spectrum))) + FILTER_POINTS
-            points = generator.uniform(-self.equalize, self.equalize, FILTER_POINTS)
-            spectrum *= 10 ** (np.interp(octaves, range(1, FILTER_POINTS + 1), points) / 20)
-        return scipy.fft.irfft(spectrum, len(samples))
 
     def _signal(self, samples: np.ndarray) -> Any:
         return self._load_audio_from_array(samples[None])
