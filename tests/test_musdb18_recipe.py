@@ -52,7 +52,7 @@ def weights(exp: Path) -> dict[str, torch.Tensor]:
     return checkpoint.read(exp / "best_model.pth").network.state_dict()
 
 
-def test_from_stem_files_to_scores_killed_in_between(recipe: Path, tmp_path: Path) -> None:
+def test_from_stem_files_to_scores(recipe: Path, tmp_path: Path) -> None:
     corpus = tmp_path / "MUSDB18"
     make_corpus(corpus, 4, seconds=4.0, seed=0, stems=True)
     (corpus / "test" / "half.stem.mp4").write_bytes(next(corpus.glob("test/*")).read_bytes()[:50_000])
@@ -71,19 +71,42 @@ def test_from_stem_files_to_scores_killed_in_between(recipe: Path, tmp_path: Pat
     assert set(store.df.target) == {"vocals", "accompaniment"} and store.df.track.nunique() == 1
     assert len((exp / "results" / "unet" / "losses.csv").read_text().splitlines()) == 3
 
-    killed = recipe / "exp" / "train_unet_killed"
-    training = ("--tag", "killed", "--stage", "3", "--stop_stage", "3", *options)
-    silence = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(command(recipe, *training), start_new_session=True, **silence)
-    while not (killed / "checkpoints" / "latest.state.pth").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert not (killed / "best_model.pth").exists()
-    run(recipe, *training)
-    undisturbed, resumed = weights(exp), weights(killed)
-    assert all(torch.equal(resumed[name], value) for name, value in undisturbed.items())
+
+def test_killed_in_each_stage(recipe: Path, tmp_path: Path) -> None:
+    """What a run leaves that was killed five times, in stages 0 to 4, is that of an undisturbed one."""
+    undisturbed = Path(shutil.copytree(recipe, tmp_path / "undisturbed"))
+    corpus = ("--demo_tracks", 6, "--demo_seconds", 13, "--demo_rate", 8192, "--mixtures", 2)
+    options = ("--tag", "some", "--stop_stage", "4", "--jobs", 1, *corpus, *SHORT)
+    run(undisturbed, *options)
+
+    exp = recipe / "exp" / "train_unet_some"
+    for folder, begun in (
+        (recipe / "data", "demo_*/train/*/mixture.wav"),
+        (recipe / "data" / "prepared", "*/train/*/mixture.wav"),
+        (exp / "mixtures", "*.jams"),
+        (exp / "checkpoints", "latest.state.pth"),
+        (exp / "results", "unet/scale/*.json"),
+    ):
+        process = subprocess.Popen(
+            command(recipe, *options),
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        while not list(folder.glob(begun)):
+            assert process.poll() is None, f"it was over before {begun} was there"
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert not list(exp.glob("results/unet/test/*.json"))
+    run(recipe, *options)
+    expected, found = weights(undisturbed / "exp" / "train_unet_some"), weights(exp)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    scores = [
+        {path.name: path.read_bytes() for path in folder.glob("exp/train_unet_some/results/unet/*/*.json")}
+        for folder in (undisturbed, recipe)
+    ]
+    assert scores[0] == scores[1] and len(scores[0]) > 0
 
 
 def test_four_stems_of_a_real_track_by_scaper(recipe: Path, tmp_path: Path, song_path: Path) -> None:
