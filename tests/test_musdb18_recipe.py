@@ -80,26 +80,27 @@ def test_killed_in_each_stage(recipe: Path, tmp_path: Path) -> None:
     run(undisturbed, *options)
 
     exp = recipe / "exp" / "train_unet_some"
-    for folder, begun in (
-        (recipe / "data", "demo_*/train/*/mixture.wav"),
-        (recipe / "data" / "prepared", "*/train/*/mixture.wav"),
-        (exp / "mixtures", "*.jams"),
-        (exp / "checkpoints", "latest.state.pth"),
-        (exp / "results", "unet/scale/*.json"),
-    ):
+    begun = (
+        "data/demo_*/train/*/mixture.wav",
+        "data/prepared/*/train/*/mixture.wav",
+        "exp/*/mixtures/*.jams",
+        "exp/*/checkpoints/latest.state.pth",
+        "exp/*/results/unet/losses.csv",
+    )
+    for stage, sign in enumerate(begun):
         process = subprocess.Popen(
-            command(recipe, *options),
+            command(recipe, "--stage", max(stage - 1, 0), *options),
             start_new_session=True,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        while not list(folder.glob(begun)):
-            assert process.poll() is None, f"it was over before {begun} was there"
+        while not list(recipe.glob(sign)):
+            assert process.poll() is None, f"it was over before there was {sign}"
             time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     assert not list(exp.glob("results/unet/test/*.json"))
-    run(recipe, *options)
+    run(recipe, "--stage", 4, *options)
     expected, found = weights(undisturbed / "exp" / "train_unet_some"), weights(exp)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
     scores = [
