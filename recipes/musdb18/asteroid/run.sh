@@ -56,6 +56,7 @@ batch_size=
 num_workers=
 half_lr=
 patience=
+loss=
 gradient_clipping=
 precision=
 minutes=
@@ -99,7 +100,7 @@ echo "Results from the following experiment will be stored in $expdir"
 if [[ $stage -le 1 ]]; then
   echo "Stage 1: Training"
   given segment samples_per_track random_track_mix seed channels bottleneck window_length hop_length \
-    optimizer lr weight_decay epochs batch_size num_workers half_lr patience gradient_clipping precision \
+    optimizer lr weight_decay epochs batch_size num_workers half_lr patience loss gradient_clipping precision \
     minutes devices num_nodes strategy accelerator
   CUDA_VISIBLE_DEVICES=$id "$python_path" train.py --exp_dir "$expdir" --data_dir "$data_dir" \
     --data_name "$data" "${options[@]}" | tee -a "$expdir/train.log"
