@@ -42,6 +42,8 @@ def in_parallel(
     """
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
+    if not items:
+        return
     jobs = min(jobs or os.cpu_count() or 1, len(items))
     if jobs <= 1:
         yield from tqdm(map(work, items), desc=title, total=len(items), unit=unit)
