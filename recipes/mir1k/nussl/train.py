@@ -17,7 +17,7 @@ from svs_unet_plugin.data.demo import make_corpus
 from svs_unet_plugin.nussl import nussl
 
 VALIDATION_SONGS = ("abjones_5", "amy_9")
-"""Songs of the training singers that tell which epoch is best; ``hold_back`` keeps them from training."""
+"""Songs of the training singers that are only for choosing the best epoch."""
 
 
 def main() -> None:
@@ -55,9 +55,7 @@ def main() -> None:
         )
 
     if conf["remix"]:
-        songs = [clips("train", False if conf["hold_back"] else None)]
-        if conf["test_singers"]:
-            songs.append(clips("test", None))
+        songs = [clips("train", None), clips("test", None)] if conf["every_clip"] else [clips("train", False)]
         if conf["made_up_songs"]:
             corpus = options.out / "made-up"
             make_corpus(corpus, conf["made_up_songs"], seconds=30, seed=1, sample_rate=stft.sample_rate)
