@@ -130,9 +130,9 @@ class SVSUNet(BaseModel):
         """
         spectrum, masks, peak = self._analyse(mixture)
         sources = self.stft.analyse(references)
-        plain = phase_sensitive_magnitude(sources, spectrum) if phase_sensitive else sources.abs()
+        wanted = phase_sensitive_magnitude(sources, spectrum) if phase_sensitive else sources.abs()
         magnitude = spectrum.abs() / peak
-        return (masks * magnitude).movedim(1, -1), (plain / peak).movedim(1, -1), magnitude[:, 0]
+        return (masks * magnitude).movedim(1, -1), (wanted / peak).movedim(1, -1), magnitude[:, 0]
 
     def _analyse(self, mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The spectrum, the masks, and the largest magnitudes, by which the network's input is divided.

@@ -5,7 +5,6 @@ All goes into one folder of results, for `svs_unet_plugin.evaluation.report`; wh
 
 from __future__ import annotations
 
-import hashlib
 import multiprocessing
 import resource
 import shutil
@@ -25,7 +24,14 @@ from svs_unet_plugin import audio
 from svs_unet_plugin.data.musdb import Track
 from svs_unet_plugin.evaluation import results as folders
 from svs_unet_plugin.evaluation.results import REFERENCE, Losses, System
-from svs_unet_plugin.evaluation.tracks import Separate, Song, is_scored, read_song, score_song, score_tracks
+from svs_unet_plugin.evaluation.tracks import (
+    Separate,
+    Song,
+    forget_other_scores,
+    is_scored,
+    read_song,
+    score_song,
+)
 from svs_unet_plugin.parallel import end_with_parent, in_parallel
 
 COST_SECONDS = 60.0
@@ -51,7 +57,7 @@ class Contestant:
     Args:
         system: what it is; its costs are measured later.
         separate: what separates a song, and can be sent to other processes.
-        made_of: tells when what was measured before no longer counts.
+        made_of: tells when what was measured before no longer counts, such as a `digest` of the weights.
         losses: of its training.
     """
 
@@ -79,11 +85,6 @@ def compare(
     score_all(results, contestants, tracks, jobs)
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, for `Contestant`'s ``made_of``."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def begin(results: Path, contestant: Contestant) -> None:
     """Describe a system in its folder, and delete what was measured of something else that had its name."""
     id = contestant.system.id
@@ -93,7 +94,7 @@ def begin(results: Path, contestant: Contestant) -> None:
         folders.write_system(results, contestant.system)
         with audio.whole_file(note) as beside:
             beside.write_text(contestant.made_of)
-    score_tracks(results, id, [], contestant.separate, made_of=contestant.made_of)
+    forget_other_scores(results, id, contestant.made_of)
     if contestant.losses is not None:
         folders.write_losses(results, id, contestant.losses)
 

@@ -64,14 +64,15 @@ class Weights:
     def __call__(self, song: Song) -> Mapping[str, np.ndarray]:
         return _separator(self.path).separate(song.mixture, song.sample_rate)
 
-    def digest(self) -> str:
-        """SHA-256 of the file, for the ``made_of`` of `score_tracks`."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
-
 
 @cache
 def _separator(weights: Path) -> Separator:
     return Separator(weights, device="cpu")
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, for the ``made_of`` of `score_tracks`."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def tracks_to_score(originals: Path, prepared: Prepared) -> list[Track]:
@@ -123,6 +124,15 @@ def score_tracks(
         jobs: processes, ≥ 1; None for one a core. They are spawned: a script calls this under
             ``if __name__ == "__main__":``.
     """
+    forget_other_scores(results, system, made_of)
+    missing = [track for track in tracks if not is_scored(results, system, track.name)]
+    score = partial(_separate_and_score, results=results, system=system, separate=separate)
+    for _ in in_parallel(score, missing, jobs, title=f"Score {system}"):
+        pass
+
+
+def forget_other_scores(results: Path, system: str, made_of: str) -> None:
+    """Delete a system's scores, unless they are of what is said here; see `score_tracks`."""
     note = results / system / "made_of.txt"
     if not note.is_file() or note.read_text(encoding="utf-8") != made_of:
         for kind in ("test", "scale"):
@@ -130,10 +140,6 @@ def score_tracks(
         note.parent.mkdir(parents=True, exist_ok=True)
         with audio.whole_file(note) as beside:
             beside.write_text(made_of, encoding="utf-8")
-    missing = [track for track in tracks if not is_scored(results, system, track.name)]
-    score = partial(_separate_and_score, results=results, system=system, separate=separate)
-    for _ in in_parallel(score, missing, jobs, title=f"Score {system}"):
-        pass
 
 
 def _separate_and_score(track: Track, results: Path, system: str, separate: Separate) -> None:

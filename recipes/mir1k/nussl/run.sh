@@ -39,6 +39,7 @@ seed=
 clips=
 
 . utils/parse_options.sh
+. utils/given.sh
 
 data=data/mir1k
 presets=("$preset")
@@ -46,10 +47,7 @@ if [[ $quick == true ]]; then
   presets=(conf jansson2017)
   tag=quick epochs=2 clips=${clips:-6}
 fi
-options=()
-for name in init epochs seed; do
-  if [[ -n ${!name} ]]; then options+=("--$name" "${!name}"); fi
-done
+given init epochs seed
 
 if [[ $stage -le 0 && $stop_stage -ge 0 ]]; then
   echo "Stage 0: Data"

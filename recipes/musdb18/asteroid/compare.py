@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Subset
 
-from svs_unet_plugin import STFT, Separator
+from svs_unet_plugin import STFT
 from svs_unet_plugin.asteroid import SVSUNet, asteroid
 from svs_unet_plugin.asteroid.data import Excerpts, whole_songs
 from svs_unet_plugin.asteroid.separation import separate_song
@@ -29,10 +29,10 @@ from svs_unet_plugin.asteroid.training import TrainSettings, VocalsSystem, load_
 from svs_unet_plugin.audio import whole_file
 from svs_unet_plugin.data.prepare import Prepared, open_prepared
 from svs_unet_plugin.evaluation import results as folders
-from svs_unet_plugin.evaluation.comparison import HOW_COSTS_ARE_MEASURED, Contestant, compare, digest
+from svs_unet_plugin.evaluation.comparison import HOW_COSTS_ARE_MEASURED, Contestant, compare
 from svs_unet_plugin.evaluation.report import Fact, write_report
 from svs_unet_plugin.evaluation.scores import ideal_ratio_mask
-from svs_unet_plugin.evaluation.tracks import Song, tracks_to_score
+from svs_unet_plugin.evaluation.tracks import Song, Weights, digest, tracks_to_score
 
 SEED = 0
 VALIDATION_SONGS = 2
@@ -216,12 +216,13 @@ def trained(candidate: Candidate, prepared: Prepared, out: Path, minutes: float)
     model = asteroid.models.BaseModel.from_pretrained(weights)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     system = folders.System(candidate.id, candidate.name, "trained", parameters)
-    return Contestant(system, Separation(weights), digest(weights), folders.read_losses(out, candidate.id))
+    separate = (Weights if isinstance(model, SVSUNet) else Separation)(weights)
+    return Contestant(system, separate, digest(weights), folders.read_losses(out, candidate.id))
 
 
 @dataclass(frozen=True)
 class Separation:
-    """Separates a song by a saved model; can be sent to other processes."""
+    """Separates a song by a saved model of asteroid's own; can be sent to other processes."""
 
     weights: Path
 
@@ -229,8 +230,6 @@ class Separation:
         """``(channels, samples)`` for vocals and accompaniment, which is the mixture less the vocals."""
         options = {"return_time_signals": True} if self.weights.parent.name == "xumx" else {}
         model = asteroid.models.BaseModel.from_pretrained(self.weights, **options).eval()
-        if isinstance(model, SVSUNet):
-            return Separator(self.weights, "cpu").separate(song.mixture, song.sample_rate)
 
         def one_by_one(mixtures: np.ndarray) -> np.ndarray:
             with torch.no_grad():

@@ -17,7 +17,7 @@ from svs_unet_plugin.audio import whole_file
 from svs_unet_plugin.checkpoint import load_weights_only
 from svs_unet_plugin.data.prepare import open_prepared
 from svs_unet_plugin.evaluation.results import System, read_scores, write_audio, write_system
-from svs_unet_plugin.evaluation.tracks import Song, Weights, read_song, score_tracks, tracks_to_score
+from svs_unet_plugin.evaluation.tracks import Song, Weights, digest, read_song, score_tracks, tracks_to_score
 
 save_publishable = asteroid.models.save_publishable
 
@@ -45,7 +45,7 @@ def main() -> None:
     )
     write_system(results, system)
     separate = Weights(weights)
-    score_tracks(results, SYSTEM, tracks, separate, made_of=separate.digest(), jobs=options.jobs)
+    score_tracks(results, SYSTEM, tracks, separate, made_of=digest(weights), jobs=options.jobs)
     for track in tracks[: options.n_save_ex]:
         save_example(results, read_song(track), separate)
 

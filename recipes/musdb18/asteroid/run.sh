@@ -62,15 +62,7 @@ precision=
 minutes=
 
 . utils/parse_options.sh
-
-# given NAME ...: the options that have a value, as "--name value"
-given() {
-  local name
-  options=()
-  for name in "$@"; do
-    if [[ -n ${!name} ]]; then options+=("--$name" "${!name}"); fi
-  done
-}
+. utils/given.sh
 
 case $data in
   demo) source=${source:-data/demo_${demo_tracks}x${demo_seconds}} ;;

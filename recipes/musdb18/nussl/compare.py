@@ -28,11 +28,11 @@ from svs_unet_plugin.data import mixing
 from svs_unet_plugin.data.musdb import Track
 from svs_unet_plugin.data.prepare import Prepared, open_prepared
 from svs_unet_plugin.evaluation import results as folders
-from svs_unet_plugin.evaluation.comparison import HOW_COSTS_ARE_MEASURED, Contestant, compare, digest
+from svs_unet_plugin.evaluation.comparison import HOW_COSTS_ARE_MEASURED, Contestant, compare
 from svs_unet_plugin.evaluation.report import MUSDB18_TEST_TRACKS, Fact, write_report
 from svs_unet_plugin.evaluation.results import Losses, System
 from svs_unet_plugin.evaluation.tables import markdown, score_table
-from svs_unet_plugin.evaluation.tracks import Separate, Song, Weights, alarms, tracks_to_score
+from svs_unet_plugin.evaluation.tracks import Separate, Song, Weights, alarms, digest, tracks_to_score
 from svs_unet_plugin.nussl import baselines, compat, nussl
 from svs_unet_plugin.parallel import in_parallel
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from svs_unet_plugin import checkpoint
 from svs_unet_plugin.data.prepare import open_prepared
 from svs_unet_plugin.evaluation import results as folders
-from svs_unet_plugin.evaluation.tracks import Weights, alarms, score_tracks, tracks_to_score
+from svs_unet_plugin.evaluation.tracks import Weights, alarms, digest, score_tracks, tracks_to_score
+
+SYSTEM = "unet"
+"""The name of its folder of results."""
 
 
 def main() -> None:
@@ -19,17 +22,15 @@ def main() -> None:
     parser.add_argument("--originals", type=Path, required=True, help="the songs before they were prepared")
     parser.add_argument("--jobs", type=int, help="processes (default: one a core)")
     parser.add_argument("--tracks", type=int, help="score so many test songs only (default: all)")
-    parser.add_argument("--system", default="unet", help="the name of its folder of results (default unet)")
     options = parser.parse_args()
 
     tracks = tracks_to_score(options.originals, open_prepared(options.prepared))[: options.tracks]
-    results, system = options.exp_dir / "results", options.system
+    results = options.exp_dir / "results"
     weights = options.exp_dir / "best_model.pth"
-    describe(results, system, "U-Net", weights)
-    separate = Weights(weights)
-    score_tracks(results, system, tracks, separate, made_of=separate.digest(), jobs=options.jobs)
-    print(table(results, system))
-    for said in alarms(results, system):
+    describe(results, SYSTEM, "U-Net", weights)
+    score_tracks(results, SYSTEM, tracks, Weights(weights), made_of=digest(weights), jobs=options.jobs)
+    print(table(results, SYSTEM))
+    for said in alarms(results, SYSTEM):
         print(f"ALARM: {said}")
 
 

@@ -69,15 +69,7 @@ mixing=
 mixtures=
 
 . utils/parse_options.sh
-
-# given NAME ...: sets `options` to those that have a value, as "--name value"
-given() {
-  local name
-  options=()
-  for name in "$@"; do
-    if [[ -n ${!name} ]]; then options+=("--$name" "${!name}"); fi
-  done
-}
+. utils/given.sh
 
 svs_unet() { "$python_path" -m svs_unet_plugin.cli "$@"; }
 

@@ -1,0 +1,1 @@
+../../../musdb18/asteroid/utils/given.sh

@@ -1,0 +1,1 @@
+../../asteroid/utils/given.sh
