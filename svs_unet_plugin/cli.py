@@ -134,6 +134,7 @@ def _info(options: argparse.Namespace) -> None:
     rows = {
         "file": checkpoint.find(options.checkpoint),
         "network": f"U-Net, {parameters:,} parameters, first layer {network.channels} wide"
+        + (f", {network.residual_blocks} residual blocks a layer" if network.residual_blocks else "")
         + (f", {network.bottleneck_type} bottleneck" if network.bottleneck_type else ""),
         "sources": ", ".join(network.sources),
         "transform": f"{stft.sample_rate} Hz, window {stft.window_length}, hop {stft.hop_length}",
@@ -156,9 +157,7 @@ def _convert(options: argparse.Namespace) -> None:
         import svs_unet_plugin.nussl as svs
         from svs_unet_plugin.nussl import nussl
 
-        config = svs.build_unet_mask_inference(
-            network.sources, network.in_channels, network.channels, network.bottleneck_type
-        )
+        config = svs.build_unet_mask_inference(**network.arguments())
         config["modules"]["mask"]["args"]["sources"] = list(network.sources)  # in the order of the weights
         model = nussl.ml.SeparationModel(config)
         model.layers["mask"].load_state_dict(network.state_dict())

@@ -5,7 +5,7 @@ with deep U-Net convolutional networks", ISMIR 2017.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ class UNet(nn.Module):
         in_channels: channels of the magnitude that the network sees together, ≥ 1.
         sources: a name for each mask, in order, such as ``("vocals",)``.
         channels: channels after the first layer, ≥ 2; each further layer doubles them.
+        max_channels: ``None``, or the most that a layer has, ≥ ``channels``.
+        residual_blocks: how many `ResidualBlock` follow each of the four outer layers on both sides, ≥ 0;
+            the paper has none.
         bottleneck: ``None``, or ``"blstm"``: a bidirectional LSTM over time between encoder and decoder,
             for context beyond the ±252 frames that the convolutions see.
 
@@ -53,11 +56,10 @@ class UNet(nn.Module):
     """
 
     depth: Final[int] = 6
+    #: The layers, counted from outside, that residual blocks follow.
+    refined: Final[int] = 4
     #: 2 ** depth: frames (and bins) that one column (and row) of the deepest layer stands for.
     stride: Final[int] = 64
-    #: No convolution makes a mask depend on frames further away than this: six layers of five taps with
-    #: strides 1, 2 … 32 reach 2·(1 + 2 + … + 32) frames on the way down, and as many on the way up.
-    reach: Final[int] = 252
 
     def __init__(
         self,
@@ -65,6 +67,8 @@ class UNet(nn.Module):
         sources: Sequence[str] = ("vocals",),
         channels: int = 16,
         bottleneck: str | None = None,
+        max_channels: int | None = None,
+        residual_blocks: int = 0,
     ) -> None:
         super().__init__()
         if in_channels < 1:
@@ -75,19 +79,38 @@ class UNet(nn.Module):
             raise ValueError(f"channels must be an even number from 2 up, got {channels}")
         if bottleneck not in (None, "blstm"):
             raise ValueError(f"bottleneck must be None or 'blstm', got {bottleneck!r}")
+        if max_channels is not None and max_channels < channels:
+            raise ValueError(
+                f"max_channels must be None or at least channels ({channels}), got {max_channels}"
+            )
+        if residual_blocks < 0:
+            raise ValueError(f"residual_blocks must be at least 0, got {residual_blocks}")
         self.in_channels = in_channels
         self.sources = tuple(sources)
         self.channels = channels
         self.bottleneck_type = bottleneck
+        self.max_channels = max_channels
+        self.residual_blocks = residual_blocks
+        #: No convolution makes a mask depend on frames further away than this: six layers of five taps with
+        #: strides 1, 2 … 32 reach 2·(1 + 2 + … + 32) frames on the way down, and as many on the way up; a
+        #: residual block reaches 2 frames of its layer's grid, on which they are 2, 4, 8 and 16 apart.
+        self.reach = 2 * 2 * (2**self.depth - 1) + residual_blocks * 2 * 2 * (2 ** (self.refined + 1) - 2)
+
+        def blocks(layer: int, width: int) -> list[nn.Module]:
+            """What follows a layer, counted from outside."""
+            return [ResidualBlock(width) for _ in range(residual_blocks if layer < self.refined else 0)]
 
         widths = [channels * 2**layer for layer in range(self.depth)]
+        if max_channels is not None:
+            widths = [min(width, max_channels) for width in widths]
         self.encoder = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(inputs, outputs, kernel_size=5, stride=2, padding=2, bias=False),
                 nn.BatchNorm2d(outputs),
                 nn.LeakyReLU(0.2),
+                *blocks(layer, outputs),
             )
-            for inputs, outputs in zip([in_channels, *widths[:-1]], widths, strict=True)
+            for layer, (inputs, outputs) in enumerate(zip([in_channels, *widths[:-1]], widths, strict=True))
         )
         self.bottleneck = BLSTM(widths[-1]) if bottleneck == "blstm" else nn.Identity()
         self.decoder = nn.ModuleList(
@@ -96,6 +119,7 @@ class UNet(nn.Module):
                 nn.BatchNorm2d(outputs),
                 nn.ReLU(),
                 nn.Dropout(0.5 if layer < 3 else 0.0),
+                *blocks(self.depth - 2 - layer, outputs),
             )
             # From the second layer on, the inputs are the layer below and the skip connection beside it.
             for layer, (inputs, outputs) in enumerate(
@@ -103,6 +127,18 @@ class UNet(nn.Module):
             )
         )
         self.decoder.append(_double(2 * channels, len(self.sources), bias=True))
+
+    @torch.jit.unused
+    def arguments(self) -> dict[str, Any]:
+        """What makes this network again, ``UNet(**arguments)``, as plain text and numbers."""
+        return {
+            "in_channels": self.in_channels,
+            "sources": list(self.sources),
+            "channels": self.channels,
+            "bottleneck": self.bottleneck_type,
+            "max_channels": self.max_channels,
+            "residual_blocks": self.residual_blocks,
+        }
 
     def forward(self, magnitude: Tensor) -> Tensor:
         """Masks for a magnitude spectrogram.
@@ -143,6 +179,26 @@ class UNet(nn.Module):
     def _dc_bins(self, bins: int) -> int:
         """How many of the lowest bins are DC: 1 for an STFT whose other bins fill the network, else 0."""
         return 1 if bins > 1 and bins % self.stride == 1 else 0
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised 3×3 convolutions, added to what goes in; the width stays.
+
+    K. He, X. Zhang, S. Ren, J. Sun: "Deep residual learning for image recognition", CVPR 2016, figure 2.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.layers(x))
 
 
 class BLSTM(nn.Module):

@@ -132,10 +132,10 @@ def test_found_by_name() -> None:
     assert asteroid.models.get("SVSUNet") is asteroid.models.get("svsunet") is SVSUNet
 
 
-@pytest.mark.parametrize("bottleneck", [None, "blstm"])
-def test_torchscript(make_network: Callable[..., UNet], tmp_path: Path, bottleneck: str | None) -> None:
+@pytest.mark.parametrize("extension", [{}, {"bottleneck": "blstm"}, {"residual_blocks": 1}])
+def test_torchscript(make_network: Callable[..., UNet], tmp_path: Path, extension: dict[str, Any]) -> None:
     """Traced once, as asteroid's own models are in its tests, for any shape and length."""
-    model = SVSUNet.from_network(make_network(bottleneck=bottleneck), STFT())
+    model = SVSUNet.from_network(make_network(**extension), STFT())
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter(
             "ignore"
@@ -261,7 +261,13 @@ def test_asteroid_infer_says_what_is_wrong(
     assert stop.value.code == 0 and "--ola-window-type" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [{}, {"sources": ("vocals", "drums"), "bottleneck": "blstm"}])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"max_channels": 8, "residual_blocks": 1},
+        {"sources": ("vocals", "drums"), "bottleneck": "blstm"},
+    ],
+)
 def test_convert_there_and_back(
     make_network: Callable[..., UNet], tmp_path: Path, arguments: dict[str, Any]
 ) -> None:

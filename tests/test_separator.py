@@ -72,12 +72,12 @@ def test_stays_in_place(make_network: Callable[..., UNet], song: np.ndarray) -> 
     np.testing.assert_allclose(vocals, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("bottleneck", [None, "blstm"])
+@pytest.mark.parametrize("extension", [{}, {"bottleneck": "blstm"}, {"residual_blocks": 1}])
 @pytest.mark.parametrize("hop", [768, 256])
 def test_chunks_are_not_heard(
-    make_network: Callable[..., UNet], bottleneck: str | None, hop: int, song: np.ndarray
+    make_network: Callable[..., UNet], extension: dict, hop: int, song: np.ndarray
 ) -> None:
-    network = make_network(bottleneck=bottleneck)
+    network = make_network(**extension)
     mixture = np.tile(song[:1], 25)[:, ::5].copy()  # at 8820 Hz, 2 and a half minutes
     whole, *chunked = (
         Separator(network, "cpu", stft=STFT(hop_length=hop), chunk_frames=frames).separate(mixture, 8820)

@@ -1,9 +1,12 @@
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch.nn.functional import conv2d
 
 from svs_unet_plugin import UNet
+from svs_unet_plugin.unet import ResidualBlock
 
 
 def test_parameter_count() -> None:
@@ -24,10 +27,34 @@ def test_shape_and_range(bins: int, frames: int, in_channels: int, sources: tupl
     assert 0 <= mask.min() and mask.max() <= 1
 
 
-@pytest.mark.parametrize("bottleneck", [None, "blstm"])
-def test_every_parameter_gets_a_gradient(bottleneck: str | None) -> None:
+EXTENSIONS = [{}, {"bottleneck": "blstm"}, {"max_channels": 8, "residual_blocks": 2}]
+"""What the paper has, and what it has not."""
+
+
+def test_extensions_change_the_size_as_documented() -> None:
+    network = UNet(max_channels=256, residual_blocks=1)
+    down = sum(25 * a * b for a, b in [(1, 16), (16, 32), (32, 64), (64, 128), (128, 256), (256, 256)])
+    up = sum(25 * a * b for a, b in [(256, 256), (512, 128), (256, 64), (128, 32), (64, 16), (32, 1)])
+    norms = 2 * (16 + 32 + 64 + 128 + 256 + 256 + 256 + 128 + 64 + 32 + 16)
+    blocks = 2 * sum(2 * (9 * width * width + 2 * width) for width in (16, 32, 64, 128))
+    assert sum(p.numel() for p in network.parameters()) == down + up + norms + blocks + 1
+    assert UNet(**network.arguments()).load_state_dict(network.state_dict())
+
+
+def test_a_residual_block_adds_to_what_goes_in() -> None:
     torch.manual_seed(0)
-    network = UNet(channels=2, bottleneck=bottleneck)
+    block = ResidualBlock(3).eval()
+    x = torch.randn(1, 3, 5, 7)
+    first, second = block.layers[0].weight, block.layers[3].weight
+    inner = torch.relu(conv2d(x, first, padding=1) / (1 + 1e-5) ** 0.5)
+    expected = torch.relu(x + conv2d(inner, second, padding=1) / (1 + 1e-5) ** 0.5)
+    torch.testing.assert_close(block(x), expected)
+
+
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_every_parameter_gets_a_gradient(extension: dict) -> None:
+    torch.manual_seed(0)
+    network = UNet(channels=2, **extension)
     network(torch.rand(2, 1, 513, 130)).sum().backward()
     without = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert not without
@@ -108,8 +135,11 @@ def test_equals_a_literal_reading_of_the_paper() -> None:
     torch.testing.assert_close(network(magnitude[None])[0], expected, rtol=0, atol=1e-12)
 
 
-def test_no_frame_beyond_the_reach_matters(network: UNet) -> None:
+@pytest.mark.parametrize("residual_blocks", [0, 1])
+def test_no_frame_beyond_the_reach_matters(make_network: Callable[..., UNet], residual_blocks: int) -> None:
     # A change of one frame may move masks up to `reach` frames away and none further.
+    network = make_network(residual_blocks=residual_blocks)
+    assert network.reach == 252 + 120 * residual_blocks
     magnitude = torch.rand(1, 1, 513, 1280)
     changed = magnitude.clone()
     changed[..., 640] += 1
@@ -120,9 +150,9 @@ def test_no_frame_beyond_the_reach_matters(network: UNet) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # traces are of one length, and say so
-@pytest.mark.parametrize("bottleneck", [None, "blstm"])
-def test_torchscript_and_export(bottleneck: str | None) -> None:
-    network = UNet(channels=2, bottleneck=bottleneck).eval()
+@pytest.mark.parametrize("extension", EXTENSIONS)
+def test_torchscript_and_export(extension: dict) -> None:
+    network = UNet(channels=2, **extension).eval()
     short, long = torch.rand(1, 1, 513, 70), torch.rand(1, 1, 513, 150)
     with torch.no_grad():
         for compiled in (torch.jit.script(network), torch.jit.trace(network, short)):
@@ -141,6 +171,8 @@ def test_torchscript_and_export(bottleneck: str | None) -> None:
         ({"sources": ()}, "sources must be different names"),
         ({"channels": 3}, "channels must be an even number"),
         ({"bottleneck": "lstm"}, "bottleneck must be None or 'blstm', got 'lstm'"),
+        ({"max_channels": 8}, r"max_channels must be None or at least channels \(16\), got 8"),
+        ({"residual_blocks": -1}, "residual_blocks must be at least 0, got -1"),
     ],
 )
 def test_bad_arguments(arguments: dict, message: str) -> None:

@@ -33,7 +33,8 @@ class SVSUNet(BaseModel):
 
     Args:
         sample_rate, window_length, hop_length: see `svs_unet_plugin.STFT`.
-        sources, channels, bottleneck: see `svs_unet_plugin.UNet`; "vocals" must be among the sources.
+        sources, channels, bottleneck, max_channels, residual_blocks: see `svs_unet_plugin.UNet`; "vocals"
+            must be among the sources.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -54,12 +55,14 @@ class SVSUNet(BaseModel):
         sample_rate: float = STFT.sample_rate,
         window_length: int = STFT.window_length,
         hop_length: int = STFT.hop_length,
+        max_channels: int | None = None,
+        residual_blocks: int = 0,
     ) -> None:
         super().__init__(sample_rate=float(sample_rate), in_channels=1)
         if sample_rate != int(sample_rate):
             raise ValueError(f"sample_rate must be a whole number of Hz, got {sample_rate}")
         self.stft = STFT(int(sample_rate), window_length, hop_length)
-        self.network = UNet(sources=sources, channels=channels, bottleneck=bottleneck)
+        self.network = UNet(1, sources, channels, bottleneck, max_channels, residual_blocks)
         if "vocals" not in self.network.sources:
             raise ValueError(f"sources must have 'vocals' among them, got {self.network.sources}")
         others = (name for name in self.network.sources if name not in ("vocals", ACCOMPANIMENT))
@@ -75,14 +78,7 @@ class SVSUNet(BaseModel):
         """
         if network.in_channels != 1:
             raise ValueError(f"the network must take one channel at a time, this takes {network.in_channels}")
-        model = cls(
-            network.sources,
-            network.channels,
-            network.bottleneck_type,
-            stft.sample_rate,
-            stft.window_length,
-            stft.hop_length,
-        )
+        model = cls(**_arguments(network, stft))
         model.network.load_state_dict(network.state_dict())
         return model.eval()
 
@@ -148,14 +144,16 @@ class SVSUNet(BaseModel):
 
     def get_model_args(self) -> dict[str, Any]:
         """The arguments that make this model again, plain text and numbers."""
-        return {
-            "sources": list(self.network.sources),
-            "channels": self.network.channels,
-            "bottleneck": self.network.bottleneck_type,
-            "sample_rate": self.sample_rate,
-            "window_length": self.stft.window_length,
-            "hop_length": self.stft.hop_length,
-        }
+        return _arguments(self.network, self.stft)
+
+
+def _arguments(network: UNet, stft: STFT) -> dict[str, Any]:
+    return {
+        **{key: value for key, value in network.arguments().items() if key != "in_channels"},
+        "sample_rate": float(stft.sample_rate),
+        "window_length": stft.window_length,
+        "hop_length": stft.hop_length,
+    }
 
 
 def _check(wav: Tensor, mixture: Tensor) -> None:

@@ -42,12 +42,14 @@ def build_unet_mask_inference(
     in_channels: int = 1,
     channels: int = 16,
     bottleneck: str | None = None,
+    max_channels: int | None = None,
+    residual_blocks: int = 0,
 ) -> dict[str, Any]:
     """A configuration for ``nussl.ml.SeparationModel``, in the manner of nussl's own builders.
 
     Args:
         sources: what to estimate; put in alphabetical order, as nussl's transforms have the magnitudes.
-        in_channels, channels, bottleneck: see `svs_unet_plugin.UNet`.
+        others: see `svs_unet_plugin.UNet`.
 
     Returns:
         A model of it takes ``mix_magnitude (batch, frames, bins, channels)`` and returns ``mask`` and
@@ -64,6 +66,8 @@ def build_unet_mask_inference(
         "in_channels": in_channels,
         "channels": channels,
         "bottleneck": bottleneck,
+        "max_channels": max_channels,
+        "residual_blocks": residual_blocks,
     }
     return {
         "name": "UNetMaskInference",

@@ -21,11 +21,7 @@ def main() -> None:
 
     trained = read(options.checkpoint)
     network = trained.network
-    model = nussl.ml.SeparationModel(
-        svs.build_unet_mask_inference(
-            network.sources, network.in_channels, network.channels, network.bottleneck_type
-        )
-    )
+    model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(**network.arguments()))
     model.layers["mask"].load_state_dict(network.state_dict())
     svs.save(model.half(), options.to / f"{options.name}.pth", stft=trained.stft)
     with audio.whole_file(options.to / "SHA256SUMS") as beside:

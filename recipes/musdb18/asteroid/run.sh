@@ -46,6 +46,8 @@ random_track_mix=
 seed=
 channels=
 bottleneck=
+max_channels=
+residual_blocks=
 window_length=
 hop_length=
 optimizer=
@@ -91,9 +93,9 @@ echo "Results from the following experiment will be stored in $expdir"
 
 if [[ $stage -le 1 ]]; then
   echo "Stage 1: Training"
-  given segment samples_per_track random_track_mix seed channels bottleneck window_length hop_length \
-    optimizer lr weight_decay epochs batch_size num_workers half_lr patience loss gradient_clipping precision \
-    minutes devices num_nodes strategy accelerator
+  given segment samples_per_track random_track_mix seed channels bottleneck max_channels residual_blocks \
+    window_length hop_length optimizer lr weight_decay epochs batch_size num_workers half_lr patience loss \
+    gradient_clipping precision minutes devices num_nodes strategy accelerator
   CUDA_VISIBLE_DEVICES=$id "$python_path" train.py --exp_dir "$expdir" --data_dir "$data_dir" \
     --data_name "$data" "${options[@]}" | tee -a "$expdir/train.log"
 

@@ -128,10 +128,10 @@ def networks(
 ) -> list[Contestant]:
     """The experiment's own network, and others that are trained here by the same recipe.
 
-    The others are a U-Net with a recurrent bottleneck, a U-Net for four stems, and the mask inference by a
-    BLSTM of nussl's tutorial (E. Manilow, P. Seetharaman, J. Salamon: "Open source tools & data for music
-    source separation", 2020), each where the experiment's network is not the same. Without a GPU they are
-    trained in parallel, a thread each.
+    The others are the paper's U-Net, one with a recurrent bottleneck, one for four stems, and the mask
+    inference by a BLSTM of nussl's tutorial (E. Manilow, P. Seetharaman, J. Salamon: "Open source tools &
+    data for music source separation", 2020), each where the experiment's network is not the same. Without a
+    GPU they are trained in parallel, a thread each.
     """
     conf = yaml.safe_load((exp_dir / "conf.yml").read_text())
     stft = stft_of(conf, prepared)
@@ -186,17 +186,18 @@ class Other:
 def other_networks(conf: Conf, stft: STFT, epochs: int | None) -> list[Other]:
     """The networks to compare with the experiment's; they are trained for so many epochs, or for as many."""
     conf = copy.deepcopy(conf)
+    own = conf["sources"], conf["network"]
     conf["training"]["epochs"] = epochs or conf["training"]["epochs"]
     found = []
-    for id, sources, bottleneck in (
-        ("unet-plain", "vocals", None),
-        ("unet-blstm", "vocals", "blstm"),
-        ("unet-four-stems", ",".join(STEMS), conf["network"]["bottleneck"]),
+    for id, sources, network in (
+        ("unet-plain", "vocals", {"bottleneck": None, "max_channels": None, "residual_blocks": 0}),
+        ("unet-blstm", "vocals", {"bottleneck": "blstm"}),
+        ("unet-four-stems", ",".join(STEMS), {}),
     ):
-        if (sources, bottleneck) != (conf["sources"], conf["network"]["bottleneck"]):
-            changed = copy.deepcopy(conf)
-            changed["sources"] = sources
-            changed["network"]["bottleneck"] = bottleneck
+        changed = copy.deepcopy(conf)
+        changed["sources"] = sources
+        changed["network"].update(network)
+        if (changed["sources"], changed["network"]) != own:
             found.append(Other(id, changed, network_config(changed)))
     changed = copy.deepcopy(conf)
     changed["sources"] = "vocals"
@@ -213,10 +214,13 @@ def other_networks(conf: Conf, stft: STFT, epochs: int | None) -> list[Other]:
 
 
 def network_name(conf: Conf) -> str:
-    """Such as ``"U-Net + BLSTM, 4 stems"``."""
-    bottleneck = conf["network"]["bottleneck"]
-    stems = conf["sources"].count(",") + 1
-    name = "U-Net" + (f" + {bottleneck.upper()}" if bottleneck else "")
+    """Such as ``"U-Net + residual blocks + BLSTM, 4 stems"``."""
+    network, stems = conf["network"], conf["sources"].count(",") + 1
+    name = "U-Net"
+    if network["residual_blocks"]:
+        name += " + residual blocks"
+    if network["bottleneck"]:
+        name += f" + {network['bottleneck'].upper()}"
     return name + (f", {stems} stems" if stems > 1 else "")
 
 

@@ -18,6 +18,8 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "mixing": ("mixing",),
     "channels": ("network", "channels"),
     "bottleneck": ("network", "bottleneck"),
+    "max_channels": ("network", "max_channels"),
+    "residual_blocks": ("network", "residual_blocks"),
     "mixtures": ("scaper", "mixtures"),
     "epochs": ("training", "epochs"),
     "epoch_steps": ("training", "epoch_steps"),

@@ -26,8 +26,8 @@ help_message="Usage: ./run.sh [--stage 0] [--tag my_tag] [--data demo|musdb18|mu
   --compare_epochs N   how long stage 5 trains the other networks (5 for demo, else as long as the U-Net)
 
 What stands in the configuration is an option, too: --lr, --epochs, --epoch_steps, --batch_size, --schedule,
---patience, --loss, --seed, --sources, --hop_length, --excerpt_frames, --channels, --bottleneck, --mixing,
---mixtures"
+--patience, --loss, --seed, --sources, --hop_length, --excerpt_frames, --channels, --bottleneck,
+--max_channels, --residual_blocks, --mixing, --mixtures"
 
 # General
 stage=0       # Controls from which stage to start
@@ -65,6 +65,8 @@ hop_length=
 excerpt_frames=
 channels=
 bottleneck=
+max_channels=
+residual_blocks=
 mixing=
 mixtures=
 
@@ -99,7 +101,7 @@ esac
 prepared=data/prepared/$(basename "$source")${segment:+_segment$segment}${trim:+_trim$trim}
 
 given conf lr epochs epoch_steps batch_size schedule patience loss seed sources hop_length excerpt_frames \
-  channels bottleneck mixing mixtures
+  channels bottleneck max_channels residual_blocks mixing mixtures
 configuration=("${options[@]}")
 # The name of a run without a tag, eight digits of what makes it what it is; the same command finds it again.
 uuid=$({ printf '%s\n' "$source" "$prepared" "${configuration[@]}"; cat "$conf"; } |
