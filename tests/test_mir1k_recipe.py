@@ -39,6 +39,8 @@ def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "1",
         "--jobs",
         "1",
+        "--every_clip",
+        "true",
     ]
     command += ["--python_path", sys.executable]
     ended = subprocess.run(command, cwd=folder / "nussl", capture_output=True, text=True)
@@ -56,6 +58,11 @@ def test_stages_leave_a_table_and_scores(recipe: Path) -> None:
     ideal = [float(row["nsdr"]) for row in rows if row["system"].startswith("ideal")]
     # The sources hardly overlap, and lie below 4 kHz.
     assert len(ideal) == 4 and min(ideal) > 10
+
+
+def test_what_was_trained_is_told(recipe: Path) -> None:
+    conf = yaml.safe_load((recipe / "exp" / "train_tiny_default" / "conf.yml").read_text())
+    assert conf["every_clip"] is True and conf["network"] == {"channels": 2}
 
 
 def test_publishes_what_opens_by_name(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ help_message="Usage: ./run.sh [--data_dir CLIPS] [--preset NAME] [--quick true] 
   --quick true     trains both presets, conf and jansson2017, for 600 steps, and scores them on 32 clips
   --tag TAG        the experiment is exp/train_<preset>_<tag>; one that is there goes on where it was stopped
   --init FILE      begins with the weights of a checkpoint
-  --epochs N, --seed N     instead of the configuration's
+  --epochs N, --seed N, --every_clip true|false    instead of the configuration's
   --clips N        scores the first N clips of each test singer
   --jobs N         processes that score
   --id IDS         GPUs to use, as in CUDA_VISIBLE_DEVICES"
@@ -34,6 +34,7 @@ data_dir=
 preset=conf
 quick=false
 init=
+every_clip=
 epochs=
 seed=
 clips=
@@ -47,7 +48,7 @@ if [[ $quick == true ]]; then
   presets=(conf jansson2017)
   tag=quick epochs=2 clips=${clips:-6}
 fi
-given init epochs seed
+given init every_clip epochs seed
 
 if [[ $stage -le 0 && $stop_stage -ge 0 ]]; then
   echo "Stage 0: Data"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import yaml
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT
+from svs_unet_plugin.audio import whole_file
 from svs_unet_plugin.checkpoint import read
 from svs_unet_plugin.data.demo import make_corpus
 from svs_unet_plugin.nussl import nussl
@@ -26,15 +26,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of this run; goes on if it was begun")
     parser.add_argument("--conf", type=Path, default=Path(__file__).parent / "local" / "conf.yml")
     parser.add_argument("--init", type=Path, help="checkpoint of the same network to begin with")
-    parser.add_argument("--epochs", type=int, help="instead of the configuration's")
-    parser.add_argument("--seed", type=int, help="instead of the configuration's")
+    changes = parser.add_argument_group("instead of what the configuration says")
+    changes.add_argument("--every_clip", type=yaml.safe_load, choices=(True, False), metavar="true|false")
+    changes.add_argument("--epochs", type=int)
+    changes.add_argument("--seed", type=int)
     parser.add_argument("--workers", type=int, default=0, help="processes that read data (default 0)")
     options = parser.parse_args()
 
+    conf = yaml.safe_load(options.conf.read_text())
+    for name, group in (("every_clip", conf), ("epochs", conf["training"]), ("seed", conf["training"])):
+        if getattr(options, name) is not None:
+            group[name] = getattr(options, name)
     options.out.mkdir(parents=True, exist_ok=True)
     if not (options.out / "conf.yml").exists():
-        shutil.copyfile(options.conf, options.out / "conf.yml")
-    conf = yaml.safe_load(options.conf.read_text())
+        with whole_file(options.out / "conf.yml") as beside:
+            beside.write_text(yaml.safe_dump(conf, sort_keys=False))
     stft = STFT(hop_length=conf["hop_length"])
     params = svs.stft_params(stft)
     phase_sensitive = conf["phase_sensitive"]
@@ -73,9 +79,7 @@ def main() -> None:
         )
     val_data = clips("train", True, stft_params=params, transform=transform("valid", None))
 
-    changed = {name: getattr(options, name) for name in ("epochs", "seed")}
-    changed = {name: value for name, value in changed.items() if value is not None}
-    settings = svs.TrainSettings(**{**conf["training"], **changed})
+    settings = svs.TrainSettings(**conf["training"])
     nussl.utils.seed(settings.seed)
     model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(**conf["network"]))
     if options.init is not None:
