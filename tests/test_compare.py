@@ -94,7 +94,7 @@ def test_killed_and_started_again(folder: Path) -> None:
     kept |= {path: path.stat().st_mtime_ns for path in (folder / "exp" / "compared").glob("*/best_model.pth")}
 
     said = run("compare.py", *options_in(folder))
-    assert "| U-Net + residual blocks | " in said and said.endswith(f"{folder / 'exp' / 'report.html'}\n")
+    assert "| Residual U-Net | " in said and said.endswith(f"{folder / 'exp' / 'report.html'}\n")
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
     systems = {system.id: system for system in folders.read_systems(results)}
     assert set(systems) == set(SYSTEMS)

@@ -214,11 +214,9 @@ def other_networks(conf: Conf, stft: STFT, epochs: int | None) -> list[Other]:
 
 
 def network_name(conf: Conf) -> str:
-    """Such as ``"U-Net + residual blocks + BLSTM, 4 stems"``."""
+    """Such as ``"Residual U-Net + BLSTM, 4 stems"``."""
     network, stems = conf["network"], conf["sources"].count(",") + 1
-    name = "U-Net"
-    if network["residual_blocks"]:
-        name += " + residual blocks"
+    name = "Residual U-Net" if network["residual_blocks"] else "U-Net"
     if network["bottleneck"]:
         name += f" + {network['bottleneck'].upper()}"
     return name + (f", {stems} stems" if stems > 1 else "")

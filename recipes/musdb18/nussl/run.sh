@@ -23,7 +23,7 @@ help_message="Usage: ./run.sh [--stage 0] [--tag my_tag] [--data demo|musdb18|mu
   --score_tracks N     stages 4 and 5 score so many test songs only (3 for demo, else all)
   --jobs N         processes that prepare, mix and score
   --id IDS         GPUs to use, as in CUDA_VISIBLE_DEVICES
-  --compare_epochs N   how long stage 5 trains the other networks (5 for demo, else as long as the U-Net)
+  --compare_epochs N   how long stage 5 trains the other networks (8 for demo, else as long as the U-Net)
 
 What stands in the configuration is an option, too: --lr, --epochs, --epoch_steps, --batch_size, --schedule,
 --patience, --loss, --seed, --sources, --hop_length, --excerpt_frames, --channels, --bottleneck,
@@ -88,7 +88,7 @@ case $data in
     # All in a quarter of an hour: BSS Eval takes minutes for each song, with four stems and a dozen systems,
     # and twice as long at 44.1 kHz.
     score_tracks=${score_tracks:-3}
-    compare_epochs=${compare_epochs:-5} ;;
+    compare_epochs=${compare_epochs:-8} ;;
   musdb7s) source=${source:-data/musdb7s} ;;
   musdb18 | musdb18hq)
     if [[ -z $source ]]; then echo "--data $data needs --source DIR, the folder of $data" >&2; exit 1; fi ;;
