@@ -14,7 +14,7 @@ help_message="Usage: ./run.sh [--data_dir CLIPS] [--preset NAME] [--quick true] 
   --preset NAME    the configuration local/NAME.yml, or a file of your own: conf (default) is what came out
                    best, hop768 the same with the paper's hop, jansson2017 what the paper tells, release and
                    small are the weights in the box
-  --quick true     trains both presets, conf and jansson2017, for 600 steps, and scores them on 32 clips
+  --quick true     trains both presets, conf and jansson2017, for 600 steps, and scores them on 36 clips
   --tag TAG        the experiment is exp/train_<preset>_<tag>; one that is there goes on where it was stopped
   --init FILE      begins with the weights of a checkpoint
   --epochs N, --seed N, --every_clip true|false    instead of the configuration's
