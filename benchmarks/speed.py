@@ -163,7 +163,7 @@ def measure_memory(minutes: int, threads: int) -> str:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             peak, seconds = pool.submit(_separate_file, song, Path(folder) / "stems", threads).result()
     return (
-        f"{minutes} min of stereo at 44.1 kHz, hop 768, file to files: "
+        f"{minutes} min of stereo at 44.1 kHz, by the U-Net in the box, file to files: "
         f"peak memory {peak / 1e6:.0f} MB, {seconds:.0f} s. {_machine(threads)}."
     )
 
@@ -173,7 +173,7 @@ def _separate_file(song: Path, out: Path, threads: int) -> tuple[int, float]:
     torch.set_num_threads(threads)
     torch.manual_seed(SEED)
     start = time.perf_counter()
-    Separator(_random_unet(), device="cpu").separate_file(song, out, progress=True)
+    Separator(device="cpu").separate_file(song, out, progress=True)
     seconds = time.perf_counter() - start
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, seconds

@@ -152,23 +152,17 @@ def _info(options: argparse.Namespace) -> None:
 
 def _convert(options: argparse.Namespace) -> None:
     loaded = checkpoint.read(options.checkpoint)
-    network = loaded.network
     if loaded.host == "asteroid":
         import svs_unet_plugin.nussl as svs
-        from svs_unet_plugin.nussl import nussl
 
-        config = svs.build_unet_mask_inference(**network.arguments())
-        config["modules"]["mask"]["args"]["sources"] = list(network.sources)  # in the order of the weights
-        model = nussl.ml.SeparationModel(config)
-        model.layers["mask"].load_state_dict(network.state_dict())
-        svs.save(model, options.out, stft=loaded.stft)
+        svs.save(svs.from_network(loaded.network), options.out, stft=loaded.stft)
     else:
         import torch
 
         from svs_unet_plugin.asteroid import SVSUNet
 
         with audio.whole_file(options.out) as beside:
-            torch.save(SVSUNet.from_network(network, loaded.stft).serialize(), beside)
+            torch.save(SVSUNet.from_network(loaded.network, loaded.stft).serialize(), beside)
     print(options.out)
 
 

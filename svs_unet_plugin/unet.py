@@ -38,11 +38,11 @@ class UNet(nn.Module):
         in_channels: channels of the magnitude that the network sees together, ≥ 1.
         sources: a name for each mask, in order, such as ``("vocals",)``.
         channels: channels after the first layer, ≥ 2; each further layer doubles them.
+        bottleneck: ``None``, or ``"blstm"``: a bidirectional LSTM over time between encoder and decoder,
+            for context beyond the frames that the convolutions `reach`.
         max_channels: ``None``, or the most that a layer has, ≥ ``channels``.
         residual_blocks: how many `ResidualBlock` follow each of the four outer layers on both sides, ≥ 0;
             the paper has none.
-        bottleneck: ``None``, or ``"blstm"``: a bidirectional LSTM over time between encoder and decoder,
-            for context beyond the ±252 frames that the convolutions see.
 
     Raises:
         ValueError: if an argument is out of its range.

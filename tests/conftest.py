@@ -48,10 +48,7 @@ def song(song_path: Path) -> np.ndarray:
 def checkpoint_path(network: UNet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The network in a file, as nussl and this package save it."""
     import svs_unet_plugin.nussl as svs
-    from svs_unet_plugin.nussl import nussl
 
-    model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(channels=network.channels))
-    model.layers["mask"].load_state_dict(network.state_dict())
     path = tmp_path_factory.mktemp("checkpoint") / "network.pth"
-    svs.save(model, path)
+    svs.save(svs.from_network(network), path)
     return path

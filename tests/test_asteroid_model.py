@@ -264,6 +264,7 @@ def test_asteroid_infer_says_what_is_wrong(
 @pytest.mark.parametrize(
     "arguments",
     [
+        {},
         {"max_channels": 8, "residual_blocks": 1},
         {"sources": ("vocals", "drums"), "bottleneck": "blstm"},
     ],

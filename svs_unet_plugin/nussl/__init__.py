@@ -6,7 +6,7 @@
 
 from svs_unet_plugin.loss import SpectralSNRLoss, phase_sensitive_magnitude
 from svs_unet_plugin.nussl import compat
-from svs_unet_plugin.nussl.model import UNet, build_unet_mask_inference, save
+from svs_unet_plugin.nussl.model import UNet, build_unet_mask_inference, from_network, save
 from svs_unet_plugin.nussl.remix import Remix
 from svs_unet_plugin.nussl.separation import UNetSeparation
 from svs_unet_plugin.nussl.training import TrainSettings, train
@@ -37,6 +37,7 @@ __all__ = [
     "UNet",
     "UNetSeparation",
     "build_unet_mask_inference",
+    "from_network",
     "inference_transform",
     "phase_sensitive_magnitude",
     "save",

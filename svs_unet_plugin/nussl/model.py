@@ -49,7 +49,7 @@ def build_unet_mask_inference(
 
     Args:
         sources: what to estimate; put in alphabetical order, as nussl's transforms have the magnitudes.
-        others: see `svs_unet_plugin.UNet`.
+        in_channels, channels, bottleneck, max_channels, residual_blocks: see `svs_unet_plugin.UNet`.
 
     Returns:
         A model of it takes ``mix_magnitude (batch, frames, bins, channels)`` and returns ``mask`` and
@@ -79,6 +79,15 @@ def build_unet_mask_inference(
         "connections": [["mask", ["mix_magnitude"]], ["estimates", ["mask", "mix_magnitude"]]],
         "output": ["estimates", "mask"],
     }
+
+
+def from_network(network: unet.UNet) -> Any:
+    """A ``nussl.ml.SeparationModel`` with the weights of a network, and its sources in their order."""
+    config = build_unet_mask_inference(**network.arguments())
+    config["modules"]["mask"]["args"]["sources"] = list(network.sources)
+    model = nussl.ml.SeparationModel(config)
+    model.layers["mask"].load_state_dict(network.state_dict())
+    return model
 
 
 def save(

@@ -9,7 +9,6 @@ from pathlib import Path
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import audio
 from svs_unet_plugin.checkpoint import PRETRAINED, read
-from svs_unet_plugin.nussl import nussl
 
 
 def main() -> None:
@@ -20,10 +19,7 @@ def main() -> None:
     options = parser.parse_args()
 
     trained = read(options.checkpoint)
-    network = trained.network
-    model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(**network.arguments()))
-    model.layers["mask"].load_state_dict(network.state_dict())
-    svs.save(model.half(), options.to / f"{options.name}.pth", stft=trained.stft)
+    svs.save(svs.from_network(trained.network).half(), options.to / f"{options.name}.pth", stft=trained.stft)
     with audio.whole_file(options.to / "SHA256SUMS") as beside:
         lines = (
             f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"

@@ -16,7 +16,6 @@ help_message="Usage: ./run.sh [--data_dir CLIPS] [--preset NAME] [--quick true] 
                    small are the weights in the box
   --quick true     trains both presets, conf and jansson2017, for 600 steps, and scores them on 36 clips
   --tag TAG        the experiment is exp/train_<preset>_<tag>; one that is there goes on where it was stopped
-  --init FILE      begins with the weights of a checkpoint
   --epochs N, --seed N, --every_clip true|false    instead of the configuration's
   --clips N        scores the first N clips of each test singer
   --jobs N         processes that score
@@ -33,7 +32,6 @@ jobs=2
 data_dir=
 preset=conf
 quick=false
-init=
 every_clip=
 epochs=
 seed=
@@ -48,7 +46,7 @@ if [[ $quick == true ]]; then
   presets=(conf jansson2017)
   tag=quick epochs=2 clips=${clips:-6}
 fi
-given init every_clip epochs seed
+given every_clip epochs seed
 
 if [[ $stage -le 0 && $stop_stage -ge 0 ]]; then
   echo "Stage 0: Data"

@@ -12,7 +12,6 @@ import yaml
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT
 from svs_unet_plugin.audio import whole_file
-from svs_unet_plugin.checkpoint import read
 from svs_unet_plugin.data.demo import make_corpus
 from svs_unet_plugin.nussl import nussl
 
@@ -25,7 +24,6 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder that `svs-unet data mir1k` wrote")
     parser.add_argument("--out", type=Path, required=True, help="folder of this run; goes on if it was begun")
     parser.add_argument("--conf", type=Path, default=Path(__file__).parent / "local" / "conf.yml")
-    parser.add_argument("--init", type=Path, help="checkpoint of the same network to begin with")
     changes = parser.add_argument_group("instead of what the configuration says")
     changes.add_argument("--every_clip", type=yaml.safe_load, choices=(True, False), metavar="true|false")
     changes.add_argument("--epochs", type=int)
@@ -82,8 +80,6 @@ def main() -> None:
     settings = svs.TrainSettings(**conf["training"])
     nussl.utils.seed(settings.seed)
     model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(**conf["network"]))
-    if options.init is not None:
-        model.layers["mask"].load_state_dict(read(options.init).network.state_dict())
     print(svs.train(model, train_data, val_data, options.out, settings, workers=options.workers))
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from configuration import Conf
+from configuration import Conf, network_name
 from train import STEMS, network_config, train, training_data, transform_of
 
 import svs_unet_plugin.nussl as svs
@@ -211,15 +211,6 @@ def other_networks(conf: Conf, stft: STFT, epochs: int | None) -> list[Other]:
         mask_activation=["sigmoid"],
     )
     return [*found, Other(BLSTM, changed, tutorials)]
-
-
-def network_name(conf: Conf) -> str:
-    """Such as ``"Residual U-Net + BLSTM, 4 stems"``."""
-    network, stems = conf["network"], conf["sources"].count(",") + 1
-    name = "Residual U-Net" if network["residual_blocks"] else "U-Net"
-    if network["bottleneck"]:
-        name += f" + {network['bottleneck'].upper()}"
-    return name + (f", {stems} stems" if stems > 1 else "")
 
 
 def parameters_of(network: dict[str, Any]) -> int:

@@ -51,3 +51,12 @@ def read_conf(options: argparse.Namespace) -> Conf:
                 group = group[key]
             group[path[-1]] = value
     return conf
+
+
+def network_name(conf: Conf) -> str:
+    """Such as ``"Residual U-Net + BLSTM, 4 stems"``."""
+    network, stems = conf["network"], conf["sources"].count(",") + 1
+    name = "Residual U-Net" if network["residual_blocks"] else "U-Net"
+    if network["bottleneck"]:
+        name += f" + {network['bottleneck'].upper()}"
+    return name + (f", {stems} stems" if stems > 1 else "")

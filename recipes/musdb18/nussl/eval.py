@@ -6,6 +6,9 @@ import argparse
 import sys
 from pathlib import Path
 
+import yaml
+from configuration import network_name
+
 from svs_unet_plugin import checkpoint
 from svs_unet_plugin.data.prepare import open_prepared
 from svs_unet_plugin.evaluation import results as folders
@@ -27,7 +30,8 @@ def main() -> None:
     tracks = tracks_to_score(options.originals, open_prepared(options.prepared))[: options.tracks]
     results = options.exp_dir / "results"
     weights = options.exp_dir / "best_model.pth"
-    describe(results, SYSTEM, "U-Net", weights)
+    conf = yaml.safe_load((options.exp_dir / "conf.yml").read_text())
+    describe(results, SYSTEM, network_name(conf), weights)
     score_tracks(results, SYSTEM, tracks, Weights(weights), made_of=digest(weights), jobs=options.jobs)
     print(table(results, SYSTEM))
     for said in alarms(results, SYSTEM):
