@@ -115,7 +115,9 @@ class UNet(nn.Module):
         self.bottleneck = BLSTM(widths[-1]) if bottleneck == "blstm" else nn.Identity()
         self.decoder = nn.ModuleList(
             nn.Sequential(
-                _double(inputs, outputs, bias=False),
+                nn.ConvTranspose2d(
+                    inputs, outputs, kernel_size=5, stride=2, padding=2, output_padding=1, bias=False
+                ),
                 nn.BatchNorm2d(outputs),
                 nn.ReLU(),
                 nn.Dropout(0.5 if layer < 3 else 0.0),
@@ -126,7 +128,7 @@ class UNet(nn.Module):
                 zip([widths[-1], *(2 * width for width in widths[-2:0:-1])], widths[-2::-1], strict=True)
             )
         )
-        self.decoder.append(_double(2 * channels, len(self.sources), bias=True))
+        self.decoder.append(OutputLayer(2 * channels, len(self.sources)))
 
     @torch.jit.unused
     def arguments(self) -> dict[str, Any]:
@@ -201,6 +203,25 @@ class ResidualBlock(nn.Module):
         return torch.relu(x + self.layers(x))
 
 
+class OutputLayer(nn.ConvTranspose2d):
+    """A 5×5 transposed convolution of stride 2, to a width for which such a one is slow on a CPU.
+
+    Computed as the 3×3 convolution that makes the four values of each 2×2 block, which is the same (W. Shi et
+    al.: "Is the deconvolution layer the same as a convolutional layer?", 2016).
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, kernel_size=5, stride=2, padding=2, output_padding=1)
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        # A row (or column) 2m + p of the result takes row m - 1 + j by the tap 4 + p - 2j, if there is one.
+        taps = F.pad(self.weight, (0, 1, 0, 1)).unflatten(3, (3, 2)).unflatten(2, (3, 2)).flip(2, 4)
+        kernel = taps.permute(1, 3, 5, 0, 2, 4).reshape(4 * self.out_channels, self.in_channels, 3, 3)
+        bias = self.bias
+        assert bias is not None  # said for TorchScript
+        return F.pixel_shuffle(F.conv2d(x, kernel, bias.repeat_interleave(4), padding=1), 2)
+
+
 class BLSTM(nn.Module):
     """A bidirectional LSTM over the last axis of ``(batch, channels, rows, steps)``.
 
@@ -216,8 +237,3 @@ class BLSTM(nn.Module):
         sequences = x.permute(0, 2, 3, 1).reshape(batch * rows, steps, channels)
         output, _ = self.lstm(sequences)
         return output.reshape(batch, rows, steps, channels).permute(0, 3, 1, 2)
-
-
-def _double(inputs: int, outputs: int, bias: bool) -> nn.ConvTranspose2d:
-    """A 5×5 transposed convolution of stride 2 that doubles sizes exactly."""
-    return nn.ConvTranspose2d(inputs, outputs, 5, stride=2, padding=2, output_padding=1, bias=bias)

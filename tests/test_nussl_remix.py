@@ -7,6 +7,7 @@ import torch
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT
 from svs_unet_plugin.nussl import nussl
+from svs_unet_plugin.nussl.remix import random_filter
 
 tfm = nussl.datasets.transforms
 
@@ -93,6 +94,30 @@ def test_speed_changes_pitch_and_no_length() -> None:
     assert 0.2 < unchanged.mean() < 0.4
 
 
+def test_a_random_filter_colours_and_echoes_at_the_same_level() -> None:
+    generator = np.random.default_rng(0)
+    click = np.zeros(4 * 8192, np.float32)
+    click[8192] = 0.5
+    spectra = []
+    for _ in range(200):
+        heard = random_filter(click, 8192, generator)
+        assert heard.dtype == np.float32 and heard.shape == click.shape
+        assert np.linalg.norm(heard) == pytest.approx(0.5, rel=1e-4)
+        direct, late = np.abs(heard[8192 - 500 : 8192 + 500]).max(), np.abs(heard[int(2.7 * 8192) :]).max()
+        assert late < direct / 100  # the longest room has fallen by 60 dB 1.53 s after the click
+        spectra.append(20 * np.log10(np.abs(np.fft.rfft(heard[8192 - 120 : 8192 + 120]))[30:33].mean()))
+    assert 3 < np.std(spectra) < 6  # the equalizer's 4 dB around 1 kHz, and some of the room
+    assert not random_filter(np.zeros(5000, np.float32), 8192, generator).any()
+
+
+def test_a_share_of_the_sources_is_filtered() -> None:
+    songs = [song(0.1)]
+    dataset = svs.Remix(songs, excerpt_frames=4, gain=0, speed=1, filtered=0.25)
+    generator = np.random.default_rng(0)
+    changed = [np.ptp(dataset.draw(generator), axis=1) > 0 for _ in range(200)]
+    assert 70 < np.sum(changed) < 130  # a quarter of 400, with a deviation of 9
+
+
 def test_short_songs_are_repeated_and_any_rate_will_do() -> None:
     short = song(0.5, seconds=0.3, sample_rate=8192)
     assert svs.Remix([short]).__getitems__([0])["mix_magnitude"].shape == (1, 128, 513, 1)
@@ -163,3 +188,5 @@ def test_bad_arguments() -> None:
         svs.Remix([song(0.1)], speed=0.5)
     with pytest.raises(ValueError, match=r"swap must be a chance in \[0, 1\], got 2"):
         svs.Remix([song(0.1)], swap=2)
+    with pytest.raises(ValueError, match=r"filtered must be a chance in \[0, 1\], got -1"):
+        svs.Remix([song(0.1)], filtered=-1)

@@ -3,10 +3,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, conv_transpose2d
 
 from svs_unet_plugin import UNet
-from svs_unet_plugin.unet import ResidualBlock
+from svs_unet_plugin.unet import OutputLayer, ResidualBlock
 
 
 def test_parameter_count() -> None:
@@ -49,6 +49,14 @@ def test_a_residual_block_adds_to_what_goes_in() -> None:
     inner = torch.relu(conv2d(x, first, padding=1) / (1 + 1e-5) ** 0.5)
     expected = torch.relu(x + conv2d(inner, second, padding=1) / (1 + 1e-5) ** 0.5)
     torch.testing.assert_close(block(x), expected)
+
+
+def test_the_output_layer_is_a_transposed_convolution() -> None:
+    torch.manual_seed(0)
+    layer = OutputLayer(6, 3).double()
+    x = torch.randn(2, 6, 5, 7, dtype=torch.float64)
+    expected = conv_transpose2d(x, layer.weight, layer.bias, stride=2, padding=2, output_padding=1)
+    torch.testing.assert_close(layer(x), expected)
 
 
 @pytest.mark.parametrize("extension", EXTENSIONS)

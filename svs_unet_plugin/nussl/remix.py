@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import soxr
 import torch
+from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 from torch import Tensor
 from tqdm import tqdm
 
@@ -51,6 +52,8 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
         swap: chance in [0, 1] that the sources of an excerpt come from different songs.
         gain: the largest change of a source's level, in dB, up or down, ≥ 0.
         speed: the largest factor by which an excerpt is faster, or slower, ≥ 1.
+        filtered: chance in [0, 1] that a source is heard through an equalizer and a room of its own (see
+            `random_filter`), for music unlike the songs.
         phase_sensitive: see `training_transform`.
 
     Raises:
@@ -68,17 +71,19 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
         swap: float = 0.5,
         gain: float = 6.0,
         speed: float = 1.15,
+        filtered: float = 0.0,
         phase_sensitive: bool = False,
     ) -> None:
         least = {"excerpt_frames": (excerpt_frames, 1), "gain": (gain, 0), "speed": (speed, 1)}
         for name, (value, lowest) in least.items():
             if value < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, got {value}")
-        if not 0 <= swap <= 1:
-            raise ValueError(f"swap must be a chance in [0, 1], got {swap}")
+        for name, chance in (("swap", swap), ("filtered", filtered)):
+            if not 0 <= chance <= 1:
+                raise ValueError(f"{name} must be a chance in [0, 1], got {chance}")
         self.stft = stft or STFT()
         self.excerpt_frames = excerpt_frames
-        self.swap, self.gain, self.speed = swap, gain, speed
+        self.swap, self.gain, self.speed, self.filtered = swap, gain, speed, filtered
         self.phase_sensitive = phase_sensitive
         self.estimated = sorted(sources)  # nussl's order
         self.names = [*self.estimated, *others]
@@ -106,7 +111,8 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
     def __repr__(self) -> str:
         return (
             f"Remix(sources={self.estimated}, excerpt_frames={self.excerpt_frames}, swap={self.swap}, "
-            f"gain={self.gain}, speed={self.speed}, phase_sensitive={self.phase_sensitive})"
+            f"gain={self.gain}, speed={self.speed}, filtered={self.filtered}, "
+            f"phase_sensitive={self.phase_sensitive})"
         )
 
     def get_items(self, folder: str) -> list[int]:
@@ -155,6 +161,9 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
             for row in range(1, len(excerpt)):
                 other = self._song(generator)[row : row + 1]
                 excerpt[row] = self._excerpt(other, self._speed(generator), generator)[0]
+        for row in range(len(excerpt)):
+            if self.filtered and generator.random() < self.filtered:
+                excerpt[row] = random_filter(excerpt[row], self.stft.sample_rate, generator)
         gains = 10 ** (generator.uniform(-self.gain, self.gain, (len(excerpt), 1)) / 20)
         return excerpt * gains.astype(np.float32)
 
@@ -181,6 +190,35 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
 
     def _signal(self, samples: np.ndarray) -> Any:
         return self._load_audio_from_array(samples[None])
+
+
+def random_filter(signal: np.ndarray, sample_rate: int, generator: np.random.Generator) -> np.ndarray:
+    """A signal through a random equalizer and a random room, at the level that it had.
+
+    The equalizer's gains, every octave or so from 60 Hz up, have a standard deviation of 4 dB. The room's
+    decay is noise that falls by 60 dB in 0.2 to 1.5 s, and lies 4 to 24 dB below the direct sound, up to
+    30 ms after it (J. Moorer: "About this reverberation business", 1979).
+
+    Args:
+        signal: ``(samples,)``.
+        sample_rate: in Hz, ≥ 200.
+
+    Returns:
+        ``(samples,)``, float32; what is silent stays silent.
+    """
+    seconds = np.arange(int(generator.uniform(0.2, 1.5) * sample_rate)) / sample_rate
+    decay = generator.standard_normal(len(seconds), np.float32) * 10 ** (-3 * seconds / seconds[-1])
+    decay *= 10 ** (generator.uniform(-24, -4) / 20) / np.linalg.norm(decay)
+    gap = int(generator.uniform(0, 0.03) * sample_rate)
+    room = np.concatenate([[1.0], np.zeros(gap), decay]).astype(np.float32)
+
+    size = next_fast_len(len(signal) + len(room), real=True)
+    octaves = np.linspace(math.log2(60), math.log2(sample_rate / 2), 7)
+    frequencies = np.maximum(rfftfreq(size, 1 / sample_rate), 60)
+    equalizer = 10 ** (np.interp(np.log2(frequencies), octaves, generator.normal(0, 4, 7)) / 20)
+    response = rfft(room, size) * equalizer.astype(np.float32)
+    filtered = irfft(rfft(signal, size) * response, size)[: len(signal)]
+    return filtered * (np.linalg.norm(signal) / max(np.linalg.norm(filtered), 1e-12))
 
 
 def _generator() -> np.random.Generator:
