@@ -31,7 +31,8 @@ class UNet(nn.Module):
     - *Dropout*: single values, the paper's plain word, not whole channels.
     - *DC*: the paper's patches have 512 bins and its STFT 513. The lowest is left out, because it holds
       no music, and gets the mask of the bin above it.
-    - *Frames*: any number, padded with silence to a multiple of 64 and cut again, not only 128.
+    - *Frames*: any number, not only 128, continued to a multiple of 64 by their mirror image and cut again.
+      Before silence, which no excerpt of training holds, the mask would open to everything.
     - *Several input channels* are seen together and share their masks, so that the stereo image stays.
 
     Args:
@@ -160,7 +161,8 @@ class UNet(nn.Module):
     def encode(self, magnitude: Tensor) -> list[Tensor]:
         """The outputs of the six encoder layers, ``(batch, 16 · 2ⁿ, bins / 2ⁿ⁺¹, frames / 2ⁿ⁺¹)``."""
         x = magnitude[..., self._dc_bins(magnitude.shape[-2]) :, :]
-        x = F.pad(x, (0, -x.shape[-1] % self.stride, 0, -x.shape[-2] % self.stride))
+        x = F.pad(x, (0, 0, 0, -x.shape[-2] % self.stride))
+        x = _mirrored(x, -x.shape[-1] % self.stride)
         features: list[Tensor] = []
         for layer in self.encoder:
             x = layer(x)
@@ -237,3 +239,10 @@ class BLSTM(nn.Module):
         sequences = x.permute(0, 2, 3, 1).reshape(batch * rows, steps, channels)
         output, _ = self.lstm(sequences)
         return output.reshape(batch, rows, steps, channels).permute(0, 3, 1, 2)
+
+
+def _mirrored(x: Tensor, more: int) -> Tensor:
+    """A sequence along the last axis that goes back from its end, and forth again, for so many steps more."""
+    length = x.shape[-1]
+    index = torch.arange(length + more, device=x.device) % max(2 * length - 2, 1)
+    return x.index_select(-1, torch.minimum(index, 2 * length - 2 - index))

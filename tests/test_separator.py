@@ -9,6 +9,7 @@ import soundfile
 import torch
 
 from svs_unet_plugin import STFT, Separator, UNet, audio, separate
+from svs_unet_plugin.data.synthesis import make_song
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +199,11 @@ def test_nothing_is_left_of_a_song_that_can_not_be_separated(separator: Separato
     with pytest.raises(ValueError, match="NaN or infinite"):
         separator.separate_file(tmp_path / "bad.wav", tmp_path / "out" / "song")
     assert [path.name for path in tmp_path.iterdir()] == ["bad.wav"]
+
+
+def test_the_end_of_a_song_is_no_voice() -> None:
+    song = make_song(2, 5.0, 8192)
+    band = np.sum([song[name] for name in ("drums", "bass", "other")], axis=0, dtype=np.float32)
+    vocals = Separator(device="cpu").separate(band, 8192)["vocals"]
+    # Where frames of silence follow, the mask opens, and this is 0.6.
+    assert np.linalg.norm(vocals[:, -2400:]) < 0.05 * np.linalg.norm(band[:, -2400:])

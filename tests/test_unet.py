@@ -68,6 +68,17 @@ def test_every_parameter_gets_a_gradient(extension: dict) -> None:
     assert not without
 
 
+@pytest.mark.parametrize(
+    "frames, mirrored", [(1, [0] * 64), (3, [0, 1, 2, 1] * 16), (70, [*range(70), *range(68, 10, -1)])]
+)
+def test_frames_are_continued_by_their_mirror_image(frames: int, mirrored: list[int]) -> None:
+    torch.manual_seed(0)
+    network = UNet(channels=2).eval()
+    magnitude = torch.rand(1, 1, 513, frames)
+    assert len(mirrored) % 64 == 0
+    assert torch.equal(network(magnitude), network(magnitude[..., mirrored])[..., :frames])
+
+
 def test_dropout_and_statistics_only_while_training() -> None:
     torch.manual_seed(0)
     network = UNet(channels=4)
