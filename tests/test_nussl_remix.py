@@ -118,6 +118,19 @@ def test_a_share_of_the_sources_is_filtered() -> None:
     assert 70 < np.sum(changed) < 130  # a quarter of 400, with a deviation of 9
 
 
+def test_a_share_of_the_excerpts_begins_or_ends_in_silence() -> None:
+    dataset = svs.Remix([song(0.1)], excerpt_frames=4, gain=0, speed=1, silence=0.5)
+    generator = np.random.default_rng(0)
+    shapes = []
+    for _ in range(200):
+        heard = dataset.draw(generator) != 0
+        assert (heard[0] == heard[1]).all() and 0.24 < heard[0].mean()
+        shapes.append((heard[0, 0], heard[0, -1]))
+        assert np.diff(heard[0].astype(int)).any() == (not all(shapes[-1]))
+    for shape, expected in (((True, True), 100), ((True, False), 50), ((False, True), 50)):
+        assert abs(shapes.count(shape) - expected) < 25
+
+
 def test_short_songs_are_repeated_and_any_rate_will_do() -> None:
     short = song(0.5, seconds=0.3, sample_rate=8192)
     assert svs.Remix([short]).__getitems__([0])["mix_magnitude"].shape == (1, 128, 513, 1)

@@ -54,6 +54,8 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
         speed: the largest factor by which an excerpt is faster, or slower, ≥ 1.
         filtered: chance in [0, 1] that a source is heard through an equalizer and a room of its own (see
             `random_filter`), for music unlike the songs.
+        silence: chance in [0, 1] that an excerpt begins or ends in silence, for songs that hold none: beside
+            what a network never heard, it opens its masks.
         phase_sensitive: see `training_transform`.
 
     Raises:
@@ -72,18 +74,20 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
         gain: float = 6.0,
         speed: float = 1.15,
         filtered: float = 0.0,
+        silence: float = 0.0,
         phase_sensitive: bool = False,
     ) -> None:
         least = {"excerpt_frames": (excerpt_frames, 1), "gain": (gain, 0), "speed": (speed, 1)}
         for name, (value, lowest) in least.items():
             if value < lowest:
                 raise ValueError(f"{name} must be at least {lowest}, got {value}")
-        for name, chance in (("swap", swap), ("filtered", filtered)):
+        for name, chance in (("swap", swap), ("filtered", filtered), ("silence", silence)):
             if not 0 <= chance <= 1:
                 raise ValueError(f"{name} must be a chance in [0, 1], got {chance}")
         self.stft = stft or STFT()
         self.excerpt_frames = excerpt_frames
-        self.swap, self.gain, self.speed, self.filtered = swap, gain, speed, filtered
+        self.swap, self.gain, self.speed = swap, gain, speed
+        self.filtered, self.silence = filtered, silence
         self.phase_sensitive = phase_sensitive
         self.estimated = sorted(sources)  # nussl's order
         self.names = [*self.estimated, *others]
@@ -112,7 +116,7 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
         return (
             f"Remix(sources={self.estimated}, excerpt_frames={self.excerpt_frames}, swap={self.swap}, "
             f"gain={self.gain}, speed={self.speed}, filtered={self.filtered}, "
-            f"phase_sensitive={self.phase_sensitive})"
+            f"silence={self.silence}, phase_sensitive={self.phase_sensitive})"
         )
 
     def get_items(self, folder: str) -> list[int]:
@@ -164,6 +168,9 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
         for row in range(len(excerpt)):
             if self.filtered and generator.random() < self.filtered:
                 excerpt[row] = random_filter(excerpt[row], self.stft.sample_rate, generator)
+        if self.silence and generator.random() < self.silence:
+            edge = int(generator.uniform(0.25, 0.75) * excerpt.shape[1])
+            excerpt[:, slice(edge) if generator.random() < 0.5 else slice(edge, None)] = 0
         gains = 10 ** (generator.uniform(-self.gain, self.gain, (len(excerpt), 1)) / 20)
         return excerpt * gains.astype(np.float32)
 
