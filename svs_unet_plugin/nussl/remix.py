@@ -225,7 +225,7 @@ def random_filter(signal: np.ndarray, sample_rate: int, generator: np.random.Gen
     equalizer = 10 ** (np.interp(np.log2(frequencies), octaves, generator.normal(0, 4, 7)) / 20)
     response = rfft(room, size) * equalizer.astype(np.float32)
     filtered = irfft(rfft(signal, size) * response, size)[: len(signal)]
-    return filtered * (np.linalg.norm(signal) / max(np.linalg.norm(filtered), 1e-12))
+    return filtered * (np.linalg.norm(signal) / np.maximum(np.linalg.norm(filtered), 1e-12))
 
 
 def _generator() -> np.random.Generator:
