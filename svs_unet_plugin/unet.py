@@ -32,7 +32,7 @@ class UNet(nn.Module):
     - *DC*: the paper's patches have 512 bins and its STFT 513. The lowest is left out, because it holds
       no music, and gets the mask of the bin above it.
     - *Frames*: any number, not only 128, continued to a multiple of 64 by their mirror image and cut again.
-      Before silence, which no excerpt of training holds, the mask would open to everything.
+      Before silence, a network that was trained without any opens its masks to everything.
     - *Several input channels* are seen together and share their masks, so that the stereo image stays.
 
     Args:
