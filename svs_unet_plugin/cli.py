@@ -56,6 +56,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("-o", "--out", type=Path, required=True, help="writes OUT/<song>/<source>.wav")
     command.add_argument("-w", "--weights", help="path of a checkpoint, or name of bundled weights")
     command.add_argument("-d", "--device", help="cpu, cuda …; default: a GPU if there is one")
+    command.add_argument(
+        "--views",
+        type=int,
+        default=1,
+        help="window lengths to average over, odd; 3 take thrice the time, and are a bit better (default 1)",
+    )
     command.set_defaults(run=_separate)
 
     command = commands.add_parser("info", help="tell what a checkpoint is")
@@ -121,7 +127,7 @@ def _separate(options: argparse.Namespace) -> None:
     for folder, times in Counter(folders.values()).items():
         if times > 1:
             raise ValueError(f"{times} of these songs would be written to {folder}: separate them one by one")
-    separator = Separator(options.weights, options.device)
+    separator = Separator(options.weights, options.device, views=options.views)
     for song, folder in folders.items():
         for path in separator.separate_file(song, folder, progress=sys.stderr.isatty()).values():
             print(path)

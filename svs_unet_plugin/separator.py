@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import overload
 
@@ -26,9 +26,9 @@ class Separator:
     """Separates audio of any rate, length and number of channels.
 
     The mixture is brought to the network's rate, each channel is masked with the mixture's phase in
-    chunks that overlap by all that the network can see, and the estimates are brought back. The
-    accompaniment is the mixture less the vocals, so that the two add up to the mixture and it keeps its
-    treble.
+    chunks that overlap by all that the network can see, and the estimates are brought back. What lies above
+    the network's band is shared out as the octave below it is. The accompaniment is the mixture less the
+    vocals, so that the two add up to the mixture.
 
     Args:
         weights: the path of a checkpoint, the name of bundled weights, None for the default ones, or a
@@ -37,6 +37,9 @@ class Separator:
         stft: the transform that a `UNet` given as ``weights`` was trained on, by default the paper's; a
             checkpoint brings its own.
         mask_threshold: None for soft masks, or a number in (0, 1) above which a binary mask is 1.
+        views: how many window lengths to look at the song with, odd, in as many times the time. They differ
+            by an eighth, hops with them, so that voices look higher or lower, and slower or faster, as in
+            training; the estimates are averaged. 3 gain 0.1 to 0.3 dB.
         chunk_frames: frames at a time, a multiple of 64; memory grows with it, the answer stays.
 
     Raises:
@@ -57,6 +60,7 @@ class Separator:
         *,
         stft: STFT | None = None,
         mask_threshold: float | None = None,
+        views: int = 1,
         chunk_frames: int = 1024,
     ) -> None:
         if isinstance(weights, UNet):
@@ -72,6 +76,8 @@ class Separator:
             raise ValueError(f"the network must estimate 'vocals', this estimates {network.sources}")
         if mask_threshold is not None and not 0 < mask_threshold < 1:
             raise ValueError(f"mask_threshold must lie between 0 and 1, got {mask_threshold}")
+        if views < 1 or views % 2 == 0:
+            raise ValueError(f"views must be an odd number from 1 up, got {views}")
         if chunk_frames < 1 or chunk_frames % network.stride:
             raise ValueError(f"chunk_frames must be a multiple of {network.stride}, got {chunk_frames}")
         self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -79,6 +85,7 @@ class Separator:
         network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.eval()
         self.mask_threshold = mask_threshold
+        self._views = [self._view(step) for step in range(-(views // 2), views // 2 + 1)]
         self.chunk_frames = chunk_frames
         others = (name for name in network.sources if name not in ("vocals", ACCOMPANIMENT))
         self.estimated = ("vocals", *others)
@@ -175,6 +182,11 @@ class Separator:
             raise
         return paths
 
+    def _view(self, step: int) -> STFT:
+        """The transform with a window longer by so many times 128 samples, for whole rows of the network."""
+        window = self.stft.window_length + step * 2 * self.network.stride
+        return STFT(self.stft.sample_rate, window, self.stft.hop_length * window // self.stft.window_length)
+
     def _at_network_rate(self, blocks: Iterable[np.ndarray], channels: int, sample_rate: int) -> Tensor:
         """All of the mixture, ``(channels, samples)``, held but once: the buffer grows where it lies."""
         low = np.empty((0, channels), np.float32)
@@ -193,42 +205,43 @@ class Separator:
             low: the mixture at the network's rate, ``(channels, samples)``.
             blocks: the mixture again, ``(channels, samples)`` each, at its own rate.
         """
-        flat = (
-            piece.numpy()
-            for block in self.estimates(low)
-            for piece in block.flatten(0, 1).split(audio_io.BLOCK_SAMPLES // 8, dim=-1)
-        )
+        views = reduce(_added, (self._estimates(low.to(self.device), stft) for stft in self._views))
+        rows = 2 * len(self.estimated) * low.shape[0]
         high = audio_io.resample_blocks(
-            flat, len(self.estimated) * low.shape[0], self.stft.sample_rate, sample_rate
+            (piece / len(self._views) for piece in views), rows, self.stft.sample_rate, sample_rate
         )
-        for mixture, estimates in _side_by_side(blocks, high):
-            sources = estimates.reshape(len(self.estimated), *mixture.shape)
+        for mixture, both in _side_by_side(blocks, high):
+            rest, gain = both.reshape(2, len(self.estimated), *mixture.shape)
+            sources = rest + gain * mixture
             yield [*sources, mixture - sources[0]]
 
     @torch.inference_mode()
-    def estimates(self, mixture: Tensor) -> Iterator[Tensor]:
-        """The estimates at the network's own rate, a chunk at a time.
+    def _estimates(self, mixture: Tensor, stft: STFT) -> Iterator[np.ndarray]:
+        """The estimates at the network's own rate, a piece at a time.
+
+        The mixture's part above the network's band is not here, but it is known by which gain a source has
+        it: an estimate is that gain times the mixture, and a rest that ends with the band.
 
         Args:
             mixture: ``(channels, samples)`` at ``stft.sample_rate``; a network sees each channel alone.
 
         Yields:
-            ``(estimated, channels, samples)``, on the CPU; the samples add up to the mixture's.
+            ``(2 * estimated * channels, samples)``: the rest of each, then the gain of each, in [0, 1]; the
+            samples add up to the mixture's.
         """
-        mixture = mixture.to(self.device)
-        samples, hop = mixture.shape[-1], self.stft.hop_length
-        peak = self.stft.peak(mixture) if samples else 0.0
+        samples, hop = mixture.shape[-1], stft.hop_length
+        peak = stft.peak(mixture) if samples else 0.0
         if not np.isfinite(peak):
             raise ValueError("the audio is too loud for float32: full scale is 1")
         if peak == 0:  # silence, of which the masks mean nothing
-            yield mixture.new_zeros(len(self.estimated), *mixture.shape).cpu()
+            yield np.zeros((2 * len(self.estimated) * mixture.shape[0], samples), np.float32)
             return
-        frames = self.stft.frames(samples)
+        frames = stft.frames(samples)
         context = None
         if self.network.bottleneck_type is not None:
-            context = [self._whole_bottleneck(channel, peak) for channel in mixture]
+            context = [self._whole_bottleneck(channel, stft, peak) for channel in mixture]
         for first, start, end in self._chunks(frames):
-            spectrum = self.stft.analyse(mixture, start, end)
+            spectrum = stft.analyse(mixture, start, end)
             # One channel at a time takes as long as all at once, and less memory.
             masks = torch.cat(
                 [
@@ -237,9 +250,13 @@ class Separator:
                 ],
                 dim=1,
             )
-            audio = self.stft.synthesise(masks * spectrum)
             last = min((first + self.chunk_frames) * hop, samples)
-            yield audio[..., (first - start) * hop : last - start * hop].cpu()
+            inside = slice((first - start) * hop, last - start * hop)
+            gain = _treble_gain(masks, spectrum / peak, hop)[..., inside]
+            rest = stft.synthesise(masks * spectrum)[..., inside] - gain * mixture[:, first * hop : last]
+            both = torch.stack([rest, gain]).flatten(0, 2).cpu()
+            for piece in both.split(audio_io.BLOCK_SAMPLES // 8, dim=-1):
+                yield piece.numpy()
 
     def _chunks(self, frames: int) -> Iterator[tuple[int, int, int]]:
         """``(first, start, end)``: a chunk's first frame, and the frames to look at to know its masks.
@@ -264,12 +281,12 @@ class Separator:
         masks = self.network.decode(features, *magnitude.shape)[0, self._indices, None]
         return masks if self.mask_threshold is None else (masks > self.mask_threshold).to(masks)
 
-    def _whole_bottleneck(self, channel: Tensor, peak: float) -> Tensor:
+    def _whole_bottleneck(self, channel: Tensor, stft: STFT, peak: float) -> Tensor:
         """What the recurrent layer says about a whole song, since it hears all of it at once."""
         stride, core = self.network.stride, self.chunk_frames // self.network.stride
         columns = []
-        for first, start, end in self._chunks(self.stft.frames(channel.shape[-1])):
-            magnitude = self.stft.analyse(channel, start, end).abs() / peak
+        for first, start, end in self._chunks(stft.frames(channel.shape[-1])):
+            magnitude = stft.analyse(channel, start, end).abs() / peak
             deepest = self.network.encode(magnitude[None, None])[-1][..., (first - start) // stride :]
             columns.append(deepest[..., :core])
         return self.network.bottleneck(torch.cat([*columns, deepest[..., core:]], dim=-1))
@@ -310,6 +327,29 @@ def _watched(blocks: Iterable[np.ndarray], bar: tqdm) -> Iterator[np.ndarray]:
     for block in blocks:
         yield block
         bar.update(block.shape[-1])
+
+
+def _treble_gain(masks: Tensor, spectrum: Tensor, hop_length: int) -> Tensor:
+    """The gain of a source's highest octave of the band, a line from frame to frame.
+
+    Args:
+        masks: ``(estimated, channels, bins, frames)``.
+        spectrum: of the mixture, ``(channels, bins, frames)``, at most 1.
+
+    Returns:
+        ``(estimated, channels, (frames - 1) * hop_length)``, in [0, 1]: each mask's mean over the bins from
+        half the band up, weighted by the mixture's power.
+    """
+    power = spectrum[:, spectrum.shape[1] // 2 :].abs().square()
+    gain = (masks[:, :, -power.shape[1] :] * power).sum(-2) / power.sum(-2).clamp_min(1e-12)
+    between = torch.arange(hop_length, device=gain.device) / hop_length
+    return torch.lerp(gain[..., :-1, None], gain[..., 1:, None], between).flatten(-2)
+
+
+def _added(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The sum of two streams of blocks ``(channels, samples)``, cut like the left one."""
+    for a, b in _side_by_side(left, right):
+        yield a + b
 
 
 def _side_by_side(

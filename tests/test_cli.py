@@ -25,6 +25,21 @@ def test_separate_names_what_it_wrote(
     assert [soundfile.info(path).samplerate for path in written] == 2 * [44_100] + 2 * [22_050]
 
 
+def test_separate_with_views(
+    checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    song = tmp_path / "song.wav"
+    soundfile.write(song, np.random.default_rng(0).uniform(-1, 1, 9000), 22_050)
+    vocals = []
+    for views in ("1", "3"):
+        out = ["-o", str(tmp_path / views), "-w", str(checkpoint_path), "--views", views]
+        assert main(["separate", str(song), *out]) == 0
+        vocals.append(soundfile.read(tmp_path / views / "song" / "vocals.wav")[0])
+    assert np.abs(vocals[0] - vocals[1]).max() > 0.001
+    assert main(["separate", str(song), "-o", str(tmp_path / "out"), "--views", "2"]) == 2
+    assert "views must be an odd number from 1 up, got 2" in capsys.readouterr().err
+
+
 def bad_file(tmp_path: Path, kind: str) -> Path:
     path = tmp_path / "song.wav"
     if kind == "directory":

@@ -29,6 +29,7 @@ class UNetSeparation(nussl.separation.SeparationBase):  # type: ignore[name-defi
         device: where the network runs; by default a GPU if there is one.
         mask_type: ``"soft"``, or ``"binary"`` for masks of 0 and 1.
         mask_threshold: in (0, 1), above which a binary mask is 1.
+        views: window lengths to average over, see `svs_unet_plugin.Separator`.
 
     Raises:
         FileNotFoundError, ValueError: see `svs_unet_plugin.Separator`.
@@ -41,16 +42,23 @@ class UNetSeparation(nussl.separation.SeparationBase):  # type: ignore[name-defi
         device: str | torch.device | None = None,
         mask_type: str = "soft",
         mask_threshold: float = 0.5,
+        views: int = 1,
     ) -> None:
         if mask_type not in ("soft", "binary"):
             raise ValueError(f"mask_type must be 'soft' or 'binary', got {mask_type!r}")
         self.separator = Separator(
-            model_path, device, mask_threshold=mask_threshold if mask_type == "binary" else None
+            model_path,
+            device,
+            mask_threshold=mask_threshold if mask_type == "binary" else None,
+            views=views,
         )
         self.estimates: dict[str, np.ndarray] = {}
         super().__init__(input_audio_signal)
         self.metadata.update(
-            mask_type=mask_type, mask_threshold=mask_threshold, sources=list(self.separator.sources)
+            mask_type=mask_type,
+            mask_threshold=mask_threshold,
+            views=views,
+            sources=list(self.separator.sources),
         )
 
     def run(self) -> dict[str, np.ndarray]:

@@ -18,6 +18,9 @@ from svs_unet_plugin.evaluation.scores import bss_eval_v3, ideal_ratio_mask
 
 SOURCES = ("vocals", "accompaniment")
 
+VIEWS = (1, 3)
+"""Window lengths to average over, see `Separator`: a row for each."""
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -54,23 +57,25 @@ def main() -> None:
 
 
 @cache
-def _separator(checkpoint: Path) -> Separator:
-    return Separator(checkpoint, device="cpu")
+def _separator(checkpoint: Path, views: int) -> Separator:
+    return Separator(checkpoint, device="cpu", views=views)
 
 
 def score(mix: Path, checkpoint: Path) -> list[dict]:
-    """Scores of the network and of the ideal ratio mask on one clip, a row for each source."""
+    """Scores of the network, by each of `VIEWS`, and of the ideal ratio mask on one clip, a row a source."""
     references = np.concatenate([audio.read(mix.parents[1] / source / mix.name)[0] for source in SOURCES])
     mixture, sample_rate = audio.read(mix)
-    separator = _separator(checkpoint)
-    stems = separator.separate(mixture, sample_rate)
+    systems = {}
+    for views in VIEWS:
+        separator = _separator(checkpoint, views)
+        stems = separator.separate(mixture, sample_rate)
+        system = checkpoint.parent.parent.name + (f", {views} views" if views > 1 else "")
+        systems[system] = np.concatenate([stems[source] for source in SOURCES])
     ideal = ideal_ratio_mask(references[:, None], sample_rate, separator.stft)[:, 0]
+    systems[f"ideal ratio mask, hop {separator.stft.hop_length}"] = ideal
     untouched = bss_eval_v3(references, np.concatenate([mixture, mixture]))
     rows = []
-    for system, estimates in (
-        (checkpoint.parent.parent.name, np.concatenate([stems[source] for source in SOURCES])),
-        (f"ideal ratio mask, hop {separator.stft.hop_length}", ideal),
-    ):
+    for system, estimates in systems.items():
         scores = bss_eval_v3(references, estimates)
         for i, source in enumerate(SOURCES):
             nsdr = scores.sdr[i] - untouched.sdr[i]
