@@ -37,9 +37,9 @@ class Separator:
         stft: the transform that a `UNet` given as ``weights`` was trained on, by default the paper's; a
             checkpoint brings its own.
         mask_threshold: None for soft masks, or a number in (0, 1) above which a binary mask is 1.
-        views: how many window lengths to look at the song with, odd, in as many times the time. They differ
-            by an eighth, hops with them, so that voices look higher or lower, and slower or faster, as in
-            training; the estimates are averaged. 3 gain 0.1 to 0.3 dB.
+        views: how many window lengths to look at the song with, in as many times the time: 1, 3, 5 or 7. They
+            are 128 samples apart, and hops go with them, so that voices look higher or lower, and slower or
+            faster, as in training. The estimates are averaged; 3 gain 0.1 to 0.3 dB.
         chunk_frames: frames at a time, a multiple of 64; memory grows with it, the answer stays.
 
     Raises:
@@ -76,8 +76,8 @@ class Separator:
             raise ValueError(f"the network must estimate 'vocals', this estimates {network.sources}")
         if mask_threshold is not None and not 0 < mask_threshold < 1:
             raise ValueError(f"mask_threshold must lie between 0 and 1, got {mask_threshold}")
-        if views < 1 or views % 2 == 0:
-            raise ValueError(f"views must be an odd number from 1 up, got {views}")
+        if views not in (1, 3, 5, 7):
+            raise ValueError(f"views must be 1, 3, 5 or 7, got {views}")
         if chunk_frames < 1 or chunk_frames % network.stride:
             raise ValueError(f"chunk_frames must be a multiple of {network.stride}, got {chunk_frames}")
         self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -205,11 +205,11 @@ class Separator:
             low: the mixture at the network's rate, ``(channels, samples)``.
             blocks: the mixture again, ``(channels, samples)`` each, at its own rate.
         """
-        views = reduce(_added, (self._estimates(low.to(self.device), stft) for stft in self._views))
+        low = low.to(self.device)
+        total = reduce(_added, (self._estimates(low, stft) for stft in self._views))
+        mean = (piece / len(self._views) for piece in total)
         rows = 2 * len(self.estimated) * low.shape[0]
-        high = audio_io.resample_blocks(
-            (piece / len(self._views) for piece in views), rows, self.stft.sample_rate, sample_rate
-        )
+        high = audio_io.resample_blocks(mean, rows, self.stft.sample_rate, sample_rate)
         for mixture, both in _side_by_side(blocks, high):
             rest, gain = both.reshape(2, len(self.estimated), *mixture.shape)
             sources = rest + gain * mixture

@@ -37,7 +37,7 @@ def test_separate_with_views(
         vocals.append(soundfile.read(tmp_path / views / "song" / "vocals.wav")[0])
     assert np.abs(vocals[0] - vocals[1]).max() > 0.001
     assert main(["separate", str(song), "-o", str(tmp_path / "out"), "--views", "2"]) == 2
-    assert "views must be an odd number from 1 up, got 2" in capsys.readouterr().err
+    assert "views must be 1, 3, 5 or 7, got 2" in capsys.readouterr().err
 
 
 def bad_file(tmp_path: Path, kind: str) -> Path:

@@ -212,7 +212,7 @@ def test_bad_arguments(network: UNet, checkpoint_path: Path) -> None:
         ({"weights": UNet(2, channels=2)}, "one channel at a time, this takes 2"),
         ({"weights": UNet(sources=["drums"], channels=2)}, "must estimate 'vocals'"),
         ({"weights": network, "mask_threshold": 1.0}, "between 0 and 1, got 1.0"),
-        ({"weights": network, "views": 2}, "odd number from 1 up, got 2"),
+        ({"weights": network, "views": 2}, "1, 3, 5 or 7, got 2"),
         ({"weights": network, "chunk_frames": 100}, "multiple of 64, got 100"),
         ({"weights": checkpoint_path, "stft": STFT()}, "a checkpoint brings its own"),
         ({"weights": network, "device": "abacus"}, "no device abacus that torch can use here"),
