@@ -72,8 +72,11 @@ class AudioFile:
             raise ValueError(f"{self.path} is truncated or damaged: {error.error_string}") from error
 
 
-def decode(path: Path, channels: int, stream: int = 0) -> Iterator[np.ndarray]:
+def decode(path: Path, channels: int, stream: int = 0, filters: str = "anull") -> Iterator[np.ndarray]:
     """Blocks ``(channels, samples)`` of one of a file's audio streams, decoded by ffmpeg.
+
+    Args:
+        filters: that ffmpeg sends it through, as its option ``-af`` takes them.
 
     Raises:
         ValueError: at the end, if it is truncated or damaged.
@@ -81,7 +84,9 @@ def decode(path: Path, channels: int, stream: int = 0) -> Iterator[np.ndarray]:
     command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-i", f"file:{path}"]
     with tempfile.TemporaryFile() as messages:
         process = subprocess.Popen(
-            [*command, "-map", f"0:a:{stream}", "-f", "f32le", "-"], stdout=subprocess.PIPE, stderr=messages
+            [*command, "-map", f"0:a:{stream}", "-af", filters, "-f", "f32le", "-"],
+            stdout=subprocess.PIPE,
+            stderr=messages,
         )
         assert process.stdout is not None
         try:

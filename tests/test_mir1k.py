@@ -59,6 +59,46 @@ def test_bad_folders(clips: Path, tmp_path: Path) -> None:
         mir1k.prepare(clips, tmp_path / "out")
 
 
+def test_pitch_and_tempo_change_apart(clips: Path, tmp_path: Path) -> None:
+    seconds = np.arange(3 * 16_000) / 16_000
+    tones = 0.3 * np.sin(2 * np.pi * np.outer(seconds, (300, 400)))
+    soundfile.write(clips / CLIPS[1], tones, 16_000)
+    mir1k.prepare(clips, tmp_path / "data")
+    out = tmp_path / "stretched"
+    mixes = [tmp_path / "data" / "train" / "mix" / "amy_3_02.wav"]
+    mir1k.stretch(mixes, out, versions=3, seed=1)
+
+    moves = np.random.default_rng(1).uniform((-4, -0.45), (4, 0.45), (3, 2))
+    assert np.ptp(moves[:, 0]) > 1 and np.ptp(moves[:, 1]) > 0.1
+    paths = sorted((out / "mix").iterdir())
+    assert [path.name for path in paths] == [f"amy_3_02_{version}.wav" for version in range(3)]
+    for path, (semitones, octaves) in zip(paths, moves, strict=True):
+        mix, vocals, accompaniment = (
+            audio.read(out / name / path.name)[0][0] for name in ("mix", "vocals", "accompaniment")
+        )
+        assert len(mix) == pytest.approx(len(tones) / 2**octaves, rel=0.02)
+        np.testing.assert_allclose(mix, vocals + accompaniment, atol=1e-6)
+        for signal, frequency in ((vocals, 400), (accompaniment, 300)):
+            peak = np.abs(np.fft.rfft(signal * np.hanning(len(signal)))).argmax() * 16_000 / len(signal)
+            assert peak == pytest.approx(frequency * 2 ** (semitones / 12), rel=0.01)
+
+    before = paths[0].read_bytes()
+    paths[0].unlink()
+    kept = paths[1].stat().st_mtime_ns
+    mir1k.stretch(mixes, out, versions=3, seed=1)
+    assert paths[0].read_bytes() == before and paths[1].stat().st_mtime_ns == kept
+
+
+def test_says_which_ffmpeg_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tmp_path / "ffmpeg"
+    other.write_text("#!/bin/sh\necho ' ..C atempo            A->A       Adjust audio tempo.'")
+    other.chmod(0o755)
+    for path in (tmp_path, tmp_path / "nothing"):
+        monkeypatch.setenv("PATH", str(path))
+        with pytest.raises(ValueError, match="`ffmpeg -filters` names rubberband"):
+            mir1k.stretch([], tmp_path / "out", versions=1)
+
+
 @pytest.fixture
 def server(clips: Path, tmp_path: Path) -> Iterator[str]:
     """A server of an archive like the original."""

@@ -9,7 +9,10 @@ their mean, and each source half its channel, so that the sources add up to the 
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ import soundfile
 from tqdm import tqdm
 
 from svs_unet_plugin import audio
+from svs_unet_plugin.parallel import in_parallel
 
 URL = "http://mirlab.org/dataset/public/MIR-1K.zip"
 """The archive of the dataset's authors; it has no published checksum."""
@@ -86,3 +90,61 @@ def prepare(clips: Path, out: Path) -> None:
         with audio.wav_writers(targets, sample_rate, channels=1, samples=len(samples)) as writers:
             for write, signal in zip(writers, (left, right, left + right), strict=True):
                 write(signal[None])
+
+
+def stretch(mixes: Sequence[Path], out: Path, versions: int, seed: int = 7) -> None:
+    """Write clips at other pitches and other tempos: ``out/{mix,vocals,accompaniment}/<clip>_<n>.wav``.
+
+    A clip's sources move by up to four semitones and get up to 1.37 times as fast or as slow, one apart from
+    the other; the voice keeps its formants. Rubber Band does it, in ffmpeg. Files that are there are not
+    written again.
+
+    Args:
+        mixes: the mixtures of clips that `prepare` wrote.
+        versions: how many to make of each clip, ≥ 0.
+        seed: of their pitches and tempos.
+
+    Raises:
+        ValueError: if there is no ffmpeg that can do it.
+    """
+    if versions and not _has_rubber_band():
+        raise ValueError(
+            "other pitches and tempos need an ffmpeg whose `ffmpeg -filters` names rubberband; "
+            "`stretched: 0` in the configuration trains without them"
+        )
+    generator = np.random.default_rng(seed)
+    work = [
+        (mix, Path(out) / "mix" / f"{mix.stem}_{version}.wav", *generator.uniform((-4, -0.45), (4, 0.45)))
+        for mix in mixes
+        for version in range(versions)
+    ]
+    for _ in in_parallel(_stretch, work, title="Pitches and tempos", unit="clip"):
+        pass
+
+
+def _has_rubber_band() -> bool:
+    if shutil.which("ffmpeg") is None:
+        return False
+    filters = subprocess.run(["ffmpeg", "-v", "quiet", "-filters"], capture_output=True, text=True).stdout
+    return " rubberband " in filters
+
+
+def _stretch(work: tuple[Path, Path, float, float]) -> None:
+    """A clip's mixture, what to write in its place, semitones up, and octaves faster."""
+    mix, out, semitones, octaves = work
+    sources = ("vocals", "accompaniment")
+    targets = [out, *(out.parents[1] / name / out.name for name in sources)]
+    if all(target.exists() for target in targets):
+        return
+    filters = f"rubberband=pitch={2 ** (semitones / 12):.4f}:tempo={2**octaves:.4f}:formant="
+    stretched = []
+    for name, formant in zip(sources, ("preserved", "shifted"), strict=True):
+        path = mix.parents[1] / name / mix.name
+        stretched.append(np.concatenate([*audio.decode(path, 1, filters=filters + formant)], axis=1))
+    samples = min(signal.shape[1] for signal in stretched)
+    vocals, accompaniment = (signal[:, :samples] for signal in stretched)
+    for target in targets:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    with audio.wav_writers(targets, soundfile.info(mix).samplerate, channels=1, samples=samples) as writers:
+        for write, signal in zip(writers, (vocals + accompaniment, vocals, accompaniment), strict=True):
+            write(signal)

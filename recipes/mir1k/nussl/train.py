@@ -13,6 +13,7 @@ import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT
 from svs_unet_plugin.audio import whole_file
 from svs_unet_plugin.data.demo import make_corpus
+from svs_unet_plugin.data.mir1k import stretch
 from svs_unet_plugin.nussl import nussl
 
 VALIDATION_SONGS = ("abjones_5", "amy_9")
@@ -60,6 +61,10 @@ def main() -> None:
 
     if conf["remix"]:
         songs = [clips("train", None), clips("test", None)] if conf["every_clip"] else [clips("train", False)]
+        if conf["stretched"]:
+            mixes = [Path(data.folder) / "mix" / item for data in songs for item in data.items]
+            stretch(mixes, options.out / "stretched", conf["stretched"])
+            songs += [nussl.datasets.MixSourceFolder(str(options.out / "stretched"))]
         if conf["made_up_songs"]:
             corpus = options.out / "made-up"
             make_corpus(corpus, conf["made_up_songs"], seconds=30, seed=1, sample_rate=stft.sample_rate)
