@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
         "--views",
         type=int,
         default=1,
-        help="window lengths to average over: 3, 5 or 7 take as many times the time (default 1)",
+        help="window lengths to average over, in as many times the time: 1 (default) to 8",
     )
     command.set_defaults(run=_separate)
 

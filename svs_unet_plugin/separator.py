@@ -37,9 +37,9 @@ class Separator:
         stft: the transform that a `UNet` given as ``weights`` was trained on, by default the paper's; a
             checkpoint brings its own.
         mask_threshold: None for soft masks, or a number in (0, 1) above which a binary mask is 1.
-        views: how many window lengths to look at the song with, in as many times the time: 1, 3, 5 or 7. They
-            are 128 samples apart, and hops go with them, so that voices look higher or lower, and slower or
-            faster, as in training. The estimates are averaged; 3 gain 0.1 to 0.3 dB.
+        views: how many window lengths to look at the song with, 1 to 8, in as many times the time. They are
+            128 samples apart around the transform's own, and hops go with them, so that voices look higher or
+            lower, and slower or faster, as in training. The estimates are averaged; 3 gain 0.1 to 0.3 dB.
         chunk_frames: frames at a time, a multiple of 64; memory grows with it, the answer stays.
 
     Raises:
@@ -76,8 +76,8 @@ class Separator:
             raise ValueError(f"the network must estimate 'vocals', this estimates {network.sources}")
         if mask_threshold is not None and not 0 < mask_threshold < 1:
             raise ValueError(f"mask_threshold must lie between 0 and 1, got {mask_threshold}")
-        if views not in (1, 3, 5, 7):
-            raise ValueError(f"views must be 1, 3, 5 or 7, got {views}")
+        if not 1 <= views <= 8:
+            raise ValueError(f"views must lie from 1 to 8, got {views}")
         if chunk_frames < 1 or chunk_frames % network.stride:
             raise ValueError(f"chunk_frames must be a multiple of {network.stride}, got {chunk_frames}")
         self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -85,7 +85,7 @@ class Separator:
         network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.eval()
         self.mask_threshold = mask_threshold
-        self._views = [self._view(step) for step in range(-(views // 2), views // 2 + 1)]
+        self._views = [self._view(step) for step in range(-((views - 1) // 2), views // 2 + 1)]
         self.chunk_frames = chunk_frames
         others = (name for name in network.sources if name not in ("vocals", ACCOMPANIMENT))
         self.estimated = ("vocals", *others)

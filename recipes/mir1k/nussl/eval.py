@@ -18,7 +18,7 @@ from svs_unet_plugin.evaluation.scores import bss_eval_v3, ideal_ratio_mask
 
 SOURCES = ("vocals", "accompaniment")
 
-VIEWS = (1, 3)
+VIEWS = (1, 4)
 """Window lengths to average over, see `Separator`: a row for each."""
 
 

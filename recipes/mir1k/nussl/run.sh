@@ -12,7 +12,7 @@ help_message="Usage: ./run.sh [--data_dir CLIPS] [--preset NAME] [--quick true] 
   --data_dir DIR   a folder of MIR-1K's clips <singer>_<song>_<clip>.wav or .flac; without one the archive
                    (1 GB) is downloaded
   --preset NAME    the configuration local/NAME.yml, or a file of your own: conf (default) is what came out
-                   best, hop768 the same with the paper's hop, jansson2017 what the paper tells, release and
+                   best, hop768 has the paper's hop, jansson2017 what the paper tells, release and
                    small are the weights in the box
   --quick true     trains both presets, conf and jansson2017, for 600 steps, and scores them on 36 clips
   --tag TAG        the experiment is exp/train_<preset>_<tag>; one that is there goes on where it was stopped
