@@ -219,10 +219,10 @@ def test_the_scale_is_kept(model: Any, path: Path, song: np.ndarray, tmp_path: P
     low = audio.resample(audio.resample(song, 44_100, 8192), 8192, 44_100)
     both = written + audio.read(accompaniment)[0]
     np.testing.assert_allclose(both[:, : low.shape[1]], low[:, : both.shape[1]], atol=1e-4)
-    one = Separator(path, "cpu").separate(song[:1], 44_100)[
-        "vocals"
-    ]  # each channel is a song of its own there
-    np.testing.assert_allclose(written[:1], one, atol=1e-4)
+    # Each channel is a song of its own there, and none gets back what lies above the model's band.
+    one = Separator(path, "cpu").separate(audio.resample(song[:1], 44_100, 8192), 8192)["vocals"]
+    expected = audio.resample(one, 8192, 44_100)
+    np.testing.assert_allclose(written[:1, : expected.shape[1]], expected[:, : written.shape[1]], atol=1e-4)
 
 
 @pytest.fixture
