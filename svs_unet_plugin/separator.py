@@ -38,8 +38,9 @@ class Separator:
             checkpoint brings its own.
         mask_threshold: None for soft masks, or a number in (0, 1) above which a binary mask is 1.
         views: how many window lengths to look at the song with, 1 to 8, in as many times the time. They are
-            128 samples apart around the transform's own, and hops go with them, so that voices look higher or
-            lower, and slower or faster, as in training. The estimates are averaged; 3 gain 0.1 to 0.3 dB.
+            128 samples apart around the transform's own; of an even number, one more is longer. Hops go with
+            them, so that voices look higher or lower, and slower or faster, as in training. The estimates are
+            averaged; 3 gain 0.1 to 0.3 dB.
         chunk_frames: frames at a time, a multiple of 64; memory grows with it, the answer stays.
 
     Raises:
@@ -242,17 +243,18 @@ class Separator:
             context = [self._whole_bottleneck(channel, stft, peak) for channel in mixture]
         for first, start, end in self._chunks(frames):
             spectrum = stft.analyse(mixture, start, end)
+            magnitudes = spectrum.abs() / peak
             # One channel at a time takes as long as all at once, and less memory.
             masks = torch.cat(
                 [
                     self._masks(magnitude, start, None if context is None else context[i])
-                    for i, magnitude in enumerate(spectrum.abs() / peak)
+                    for i, magnitude in enumerate(magnitudes)
                 ],
                 dim=1,
             )
             last = min((first + self.chunk_frames) * hop, samples)
             inside = slice((first - start) * hop, last - start * hop)
-            gain = _treble_gain(masks, spectrum / peak, hop)[..., inside]
+            gain = _treble_gain(masks, magnitudes, hop)[..., inside]
             rest = stft.synthesise(masks * spectrum)[..., inside] - gain * mixture[:, first * hop : last]
             both = torch.stack([rest, gain]).flatten(0, 2).cpu()
             for piece in both.split(audio_io.BLOCK_SAMPLES // 8, dim=-1):
@@ -329,18 +331,18 @@ def _watched(blocks: Iterable[np.ndarray], bar: tqdm) -> Iterator[np.ndarray]:
         bar.update(block.shape[-1])
 
 
-def _treble_gain(masks: Tensor, spectrum: Tensor, hop_length: int) -> Tensor:
+def _treble_gain(masks: Tensor, magnitudes: Tensor, hop_length: int) -> Tensor:
     """The gain of a source's highest octave of the band, a line from frame to frame.
 
     Args:
         masks: ``(estimated, channels, bins, frames)``.
-        spectrum: of the mixture, ``(channels, bins, frames)``, at most 1.
+        magnitudes: of the mixture, ``(channels, bins, frames)``, at most 1.
 
     Returns:
         ``(estimated, channels, (frames - 1) * hop_length)``, in [0, 1]: each mask's mean over the bins from
         half the band up, weighted by the mixture's power.
     """
-    power = spectrum[:, spectrum.shape[1] // 2 :].abs().square()
+    power = magnitudes[:, magnitudes.shape[1] // 2 :].square()
     gain = (masks[:, :, -power.shape[1] :] * power).sum(-2) / power.sum(-2).clamp_min(1e-12)
     between = torch.arange(hop_length, device=gain.device) / hop_length
     return torch.lerp(gain[..., :-1, None], gain[..., 1:, None], between).flatten(-2)

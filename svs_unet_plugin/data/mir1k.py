@@ -77,19 +77,14 @@ def prepare(clips: Path, out: Path) -> None:
         raise ValueError(f"{clips} holds no clips of MIR-1K such as abjones_1_01.wav")
     for path in tqdm(paths, desc="MIR-1K", unit="clip"):
         split = "train" if path.name.partition("_")[0] in TRAIN_SINGERS else "test"
-        folders = [Path(out) / split / name for name in ("accompaniment", "vocals", "mix")]
-        targets = [folder / f"{path.stem}.wav" for folder in folders]
+        targets = _clip(Path(out) / split, path.stem)
         if all(target.exists() for target in targets):
             continue
         samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
         if samples.shape[1] != 2:
             raise ValueError(f"{path} has {samples.shape[1]} channels, but a clip of MIR-1K has two")
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-        left, right = samples.T / np.float32(2)
-        with audio.wav_writers(targets, sample_rate, channels=1, samples=len(samples)) as writers:
-            for write, signal in zip(writers, (left, right, left + right), strict=True):
-                write(signal[None])
+        accompaniment, vocals = samples.T[:, None] / np.float32(2)
+        _write(targets, vocals, accompaniment, sample_rate)
 
 
 def stretch(mixes: Sequence[Path], out: Path, versions: int, seed: int = 7) -> None:
@@ -114,7 +109,11 @@ def stretch(mixes: Sequence[Path], out: Path, versions: int, seed: int = 7) -> N
         )
     generator = np.random.default_rng(seed)
     work = [
-        (mix, Path(out) / "mix" / f"{mix.stem}_{version}.wav", *generator.uniform((-4, -0.45), (4, 0.45)))
+        (
+            _clip(mix.parents[1], mix.stem),
+            _clip(Path(out), f"{mix.stem}_{version}"),
+            *generator.uniform((-4, -0.45), (4, 0.45)),
+        )
         for mix in mixes
         for version in range(versions)
     ]
@@ -129,22 +128,30 @@ def _has_rubber_band() -> bool:
     return " rubberband " in filters
 
 
-def _stretch(work: tuple[Path, Path, float, float]) -> None:
-    """A clip's mixture, what to write in its place, semitones up, and octaves faster."""
-    mix, out, semitones, octaves = work
-    sources = ("vocals", "accompaniment")
-    targets = [out, *(out.parents[1] / name / out.name for name in sources)]
+def _stretch(work: tuple[list[Path], list[Path], float, float]) -> None:
+    """A clip's files, what to write in their place, semitones up, and octaves faster."""
+    (_, *sources), targets, semitones, octaves = work
     if all(target.exists() for target in targets):
         return
     filters = f"rubberband=pitch={2 ** (semitones / 12):.4f}:tempo={2**octaves:.4f}:formant="
-    stretched = []
-    for name, formant in zip(sources, ("preserved", "shifted"), strict=True):
-        path = mix.parents[1] / name / mix.name
-        stretched.append(np.concatenate([*audio.decode(path, 1, filters=filters + formant)], axis=1))
-    samples = min(signal.shape[1] for signal in stretched)
-    vocals, accompaniment = (signal[:, :samples] for signal in stretched)
+    vocals, accompaniment = (
+        np.concatenate([*audio.decode(source, 1, filters=filters + formant)], axis=1)
+        for source, formant in zip(sources, ("preserved", "shifted"), strict=True)
+    )
+    samples = min(vocals.shape[1], accompaniment.shape[1])
+    sample_rate = soundfile.info(sources[0]).samplerate
+    _write(targets, vocals[:, :samples], accompaniment[:, :samples], sample_rate)
+
+
+def _clip(folder: Path, name: str) -> list[Path]:
+    """Where a clip's mixture, vocals and accompaniment are."""
+    return [folder / kind / f"{name}.wav" for kind in ("mix", "vocals", "accompaniment")]
+
+
+def _write(targets: Sequence[Path], vocals: np.ndarray, accompaniment: np.ndarray, sample_rate: int) -> None:
+    """Write a clip's files (see `_clip`) of its sources ``(1, samples)``."""
     for target in targets:
         target.parent.mkdir(parents=True, exist_ok=True)
-    with audio.wav_writers(targets, soundfile.info(mix).samplerate, channels=1, samples=samples) as writers:
+    with audio.wav_writers(targets, sample_rate, channels=1, samples=vocals.shape[1]) as writers:
         for write, signal in zip(writers, (vocals + accompaniment, vocals, accompaniment), strict=True):
             write(signal)
