@@ -31,6 +31,8 @@ CORE = [
     "soxr>=0.5",
     "soundfile>=0.13",
     "tqdm>=4.60",
+    "filelock>=3.12",
+    "joblib>=1.4",
 ]
 
 EXTRAS = {
@@ -56,6 +58,11 @@ EXTRAS = {
     "gradio": ["gradio>=5,<7"],
     "recipes": [
         "Jinja2>=3.1",
+        # The report's charts, and what inlines Vega-Lite's scripts in its page.
+        "altair>=5.5",
+        "vl-convert-python>=1.7",
+        # The recipes' configurations and their flags.
+        "jsonargparse[signatures]>=4.35",
         "matplotlib>=3.8",
         "mir_eval>=0.8,<0.9",
         "musdb>=0.4.3",
@@ -71,7 +78,17 @@ EXTRAS = {
     ],
 }
 EXTRAS["all"] = sorted({requirement for needs in EXTRAS.values() for requirement in needs})
-EXTRAS["dev"] = ["mypy>=1.15", "playwright>=1.50", "pytest>=8", "ruff>=0.9", "types-PyYAML", "types-tqdm"]
+EXTRAS["dev"] = [
+    "mypy>=1.15",
+    "playwright>=1.50",
+    "pytest>=8",
+    "pytest-randomly>=3.15",
+    "pytest-xdist>=3.5",
+    "ruff>=0.9",
+    "types-PyYAML",
+    "types-tqdm",
+]
+EXTRAS["docs"] = ["ipykernel", "jupytext", "mkdocs-jupyter", "mkdocs-material", "mkdocstrings[python]"]
 
 setup(
     name="svs_unet_plugin",
@@ -94,7 +111,7 @@ setup(
     ],
     python_requires=">=3.10,<3.13",
     packages=find_packages(include=["svs_unet_plugin", "svs_unet_plugin.*"]),
-    package_data={"svs_unet_plugin": ["py.typed", "pretrained/*", "evaluation/report.*"]},
+    package_data={"svs_unet_plugin": ["py.typed", "pretrained/*", "evaluation/report/*"]},
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["svs-unet = svs_unet_plugin.cli:main"]},

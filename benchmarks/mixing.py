@@ -20,10 +20,10 @@ import torch
 from torch.utils.data import DataLoader
 
 import svs_unet_plugin.nussl as svs
-from svs_unet_plugin.data import mixing
-from svs_unet_plugin.data.demo import make_corpus
-from svs_unet_plugin.data.mixing import MixSettings
-from svs_unet_plugin.data.prepare import Prepared, prepare
+from svs_unet_plugin.corpora.prepare import Prepared, prepare
+from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
+from svs_unet_plugin.mixing import scaper as mixing
+from svs_unet_plugin.mixing.scaper import MixSettings
 from svs_unet_plugin.nussl import nussl
 
 NAMES = ("vocals", "drums", "bass", "other")

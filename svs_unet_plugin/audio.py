@@ -21,6 +21,8 @@ from pathlib import Path
 import numpy as np
 import soxr
 
+from svs_unet_plugin.files import atomic_write
+
 BLOCK_SAMPLES = 1 << 18
 """Samples of a block: small beside a song, large beside the cost of a call."""
 
@@ -228,7 +230,7 @@ def wav_writers(
     kind = "RF64" if 4 * channels * samples > RIFF_BYTES else "WAV"
     with ExitStack() as stack:
         # Entered first, and so renamed last, when the files below are closed.
-        parts = [stack.enter_context(whole_file(path)) for path in paths]
+        parts = [stack.enter_context(atomic_write(path)) for path in paths]
         try:
             files = [
                 stack.enter_context(
@@ -241,17 +243,3 @@ def wav_writers(
             yield [lambda block, file=file: file.write(block.T) for file in files]  # type: ignore[misc]
         except soundfile.LibsndfileError as error:
             raise OSError(f"{parts[0].parent} can't be written to: {error.error_string}") from error
-
-
-@contextmanager
-def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A path to write to, beside the given one, that gets its name only if all goes well."""
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a directory, and no file can take its name")
-    beside = path.with_name(f".{path.name}.part")
-    try:
-        yield beside
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)

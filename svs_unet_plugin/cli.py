@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import svs_unet_plugin
-from svs_unet_plugin import audio, checkpoint
+from svs_unet_plugin import audio, checkpoint, files
 from svs_unet_plugin.separator import Separator
 
 
@@ -167,7 +167,7 @@ def _convert(options: argparse.Namespace) -> None:
 
         from svs_unet_plugin.asteroid import SVSUNet
 
-        with audio.whole_file(options.out) as beside:
+        with files.atomic_write(options.out) as beside:
             torch.save(SVSUNet.from_network(loaded.network, loaded.stft).serialize(), beside)
     print(options.out)
 
@@ -179,7 +179,7 @@ def _asteroid_infer(options: argparse.Namespace) -> None:
 
 
 def _data_demo(options: argparse.Namespace) -> None:
-    from svs_unet_plugin.data.demo import make_corpus
+    from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 
     make_corpus(
         options.out,
@@ -193,33 +193,33 @@ def _data_demo(options: argparse.Namespace) -> None:
 
 
 def _data_mir1k(options: argparse.Namespace) -> None:
-    from svs_unet_plugin.data.mir1k import prepare
+    from svs_unet_plugin.corpora.mir1k import prepare
 
     prepare(options.clips, options.out)
     print(options.out)
 
 
 def _data_fetch_mir1k(options: argparse.Namespace) -> None:
-    from svs_unet_plugin.data.mir1k import fetch
+    from svs_unet_plugin.corpora.mir1k import fetch
 
     print(fetch(options.out))
 
 
 def _data_musdb7s(options: argparse.Namespace) -> None:
-    from svs_unet_plugin.data.musdb import fetch_sample
+    from svs_unet_plugin.corpora.musdb import fetch_sample
 
     fetch_sample(options.out)
     print(options.out)
 
 
 def _data_check(options: argparse.Namespace) -> None:
-    from svs_unet_plugin.data import musdb
+    from svs_unet_plugin.corpora import musdb
 
     print(musdb.summary(musdb.check(options.source, options.jobs)))
 
 
 def _data_prepare(options: argparse.Namespace) -> None:
-    from svs_unet_plugin.data.prepare import Settings, prepare
+    from svs_unet_plugin.corpora.prepare import Settings, prepare
 
     settings = Settings(segment_seconds=options.segment, trim_seconds=options.trim)
     prepared = prepare(options.source, options.out, settings, jobs=options.jobs)

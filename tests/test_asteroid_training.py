@@ -15,10 +15,10 @@ import torch
 
 from svs_unet_plugin import checkpoint
 from svs_unet_plugin.asteroid import SVSUNet, asteroid
-from svs_unet_plugin.asteroid.data import DrawSampler, Excerpts, excerpt_loader, whole_songs
+from svs_unet_plugin.asteroid.datasets import DrawSampler, Excerpts, excerpt_loader, whole_songs
 from svs_unet_plugin.asteroid.training import TrainSettings, VocalsSystem, load_best, train
-from svs_unet_plugin.data.demo import make_corpus
-from svs_unet_plugin.data.prepare import Prepared, prepare
+from svs_unet_plugin.corpora.prepare import Prepared, prepare
+from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 
 BaseModel = asteroid.models.BaseModel
 

@@ -11,7 +11,7 @@ import soundfile
 
 from svs_unet_plugin import audio
 from svs_unet_plugin.cli import main
-from svs_unet_plugin.data import mir1k
+from svs_unet_plugin.corpora import mir1k
 
 CLIPS = ("abjones_1_01.flac", "amy_3_02.wav", "stool_2_10.wav")
 

@@ -15,8 +15,9 @@ import soundfile
 import stempeg
 
 from svs_unet_plugin.cli import main
-from svs_unet_plugin.data import musdb
-from svs_unet_plugin.data.demo import STREAMS, make_corpus
+from svs_unet_plugin.corpora import musdb
+from svs_unet_plugin.corpora.musdb import STREAMS
+from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 
 RATE = 44_100
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from svs_unet_plugin import Separator, checkpoint
-from svs_unet_plugin.data.demo import make_corpus
+from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "musdb18" / "nussl"
 SHORT = (

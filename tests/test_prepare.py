@@ -15,9 +15,10 @@ from scipy.signal import resample_poly
 
 from svs_unet_plugin import audio
 from svs_unet_plugin.cli import main
-from svs_unet_plugin.data import musdb
-from svs_unet_plugin.data.demo import STREAMS, make_corpus
-from svs_unet_plugin.data.prepare import QUIET, Settings, open_prepared, prepare, segments, trim
+from svs_unet_plugin.corpora import musdb
+from svs_unet_plugin.corpora.musdb import STREAMS
+from svs_unet_plugin.corpora.prepare import QUIET, Settings, open_prepared, prepare, segments, trim
+from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 
 TRACKS = 8
 

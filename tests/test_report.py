@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from svs_unet_plugin.evaluation import excerpts, report, tables
-from svs_unet_plugin.evaluation import results as results_io
-from svs_unet_plugin.evaluation.report import Fact, write_report
-from svs_unet_plugin.evaluation.results import Losses, System
+from svs_unet_plugin.evaluation import report
+from svs_unet_plugin.evaluation import store as results_io
+from svs_unet_plugin.evaluation.report import Fact, excerpts, tables, write_report
+from svs_unet_plugin.evaluation.store import Losses, System
 
 RATE = 44_100
 SYSTEMS = {

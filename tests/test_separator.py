@@ -10,7 +10,7 @@ import torch
 from scipy.signal import butter, sosfilt
 
 from svs_unet_plugin import STFT, Separator, UNet, audio, separate
-from svs_unet_plugin.data.synthesis import make_song
+from svs_unet_plugin.corpora.synthetic.song import make_song
 
 
 @pytest.fixture(scope="module")

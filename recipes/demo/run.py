@@ -19,9 +19,9 @@ import torch
 from tqdm import tqdm
 
 import svs_unet_plugin.nussl as svs
-from svs_unet_plugin import Separator, audio
-from svs_unet_plugin.data.demo import make_corpus
-from svs_unet_plugin.evaluation.scores import bss_eval_v4, ideal_ratio_mask, sdr
+from svs_unet_plugin import Separator, audio, files
+from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
+from svs_unet_plugin.evaluation.metrics import bss_eval_v4, ideal_ratio_mask, sdr
 from svs_unet_plugin.nussl import nussl
 
 SOURCES = ("vocals", "accompaniment")
@@ -70,7 +70,7 @@ def main() -> None:
     separated = options.out / "separated" / audio.title(song)
     stems = Separator(checkpoint).separate_file(song, separated, progress=True)
     weights = options.out / "vocals.pth"
-    with audio.whole_file(weights) as beside:
+    with files.atomic_write(weights) as beside:
         shutil.copyfile(checkpoint, beside)
     for path in (run / "loss.png", weights, *stems.values()):
         print(path)

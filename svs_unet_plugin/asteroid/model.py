@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from svs_unet_plugin.asteroid import compat
-from svs_unet_plugin.loss import phase_sensitive_magnitude
 from svs_unet_plugin.separator import ACCOMPANIMENT
 from svs_unet_plugin.stft import STFT
+from svs_unet_plugin.training.loss import phase_sensitive_magnitude
 from svs_unet_plugin.unet import UNet
 
 asteroid = compat.import_asteroid()
@@ -118,7 +118,7 @@ class SVSUNet(BaseModel):
             mixture: ``(batch, 1, time)``.
             references: ``(batch, sources, time)``, in the order of ``network.sources``.
             phase_sensitive: whether the references' magnitudes are
-                `svs_unet_plugin.loss.phase_sensitive_magnitude` instead of the plain ones of the paper.
+                `phase_sensitive_magnitude` instead of the plain ones of the paper.
 
         Returns:
             Estimates and references, ``(batch, bins, frames, sources)`` each, and the mixture without the

@@ -18,11 +18,11 @@ import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from svs_unet_plugin.asteroid import compat, parallel
-from svs_unet_plugin.asteroid.data import Excerpts, Item, excerpt_loader, number
-from svs_unet_plugin.audio import whole_file
+from svs_unet_plugin.asteroid import compat, joint_layers
+from svs_unet_plugin.asteroid.datasets import Excerpts, Item, excerpt_loader, number
 from svs_unet_plugin.checkpoint import load_weights_only
-from svs_unet_plugin.loss import SpectralSNRLoss
+from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.training.loss import SpectralSNRLoss
 
 compat.import_asteroid()
 compat.import_lightning()
@@ -51,7 +51,7 @@ class TrainSettings:
         optimizer, lr, weight_decay: for ``asteroid.engine.optimizers.make_optimizer``.
         half_lr: whether to halve the learning rate after ``patience`` / 4 epochs without a better loss.
         patience: epochs without a better validation loss after which training stops; None for never.
-        loss: ``"snr"``, `svs_unet_plugin.loss.SpectralSNRLoss`, or ``"l1"`` between magnitudes, the paper's.
+        loss: ``"snr"``, `SpectralSNRLoss`, or ``"l1"`` between magnitudes, the paper's.
         gradient_clipping: gradients of a larger L2 norm are scaled down to it; None for no limit.
         minutes: of wall-clock time after which training stops, over all its parts; None for no limit.
         accelerator, devices, num_nodes, strategy, precision: for ``pytorch_lightning.Trainer``, as they are.
@@ -132,9 +132,9 @@ class VocalsSystem(System):
         self.log("val_loss", loss, on_epoch=True, prog_bar=True, sync_dist=True, batch_size=1)
 
     def setup(self, stage: str) -> None:
-        """Make one batch of those of several processes; see `svs_unet_plugin.asteroid.parallel`."""
+        """Make one batch of those of several processes; see `svs_unet_plugin.asteroid.joint_layers`."""
         if self.trainer.world_size > 1 and self.trainer.strategy.root_device.type == "cpu":
-            parallel.join(self.model)
+            joint_layers.join(self.model)
 
     def train_dataloader(self) -> DataLoader:
         """This process's part of the batches."""
@@ -210,7 +210,7 @@ def train(system: VocalsSystem, out: str | os.PathLike[str], *, progress: bool =
             ("versions.txt", installed_versions()),
             ("conf.yml", yaml.safe_dump(system.config)),
         ):
-            with whole_file(out / name) as beside:
+            with atomic_write(out / name) as beside:
                 beside.write_text(text)
     if settings.precision.startswith("64"):
         system.double()  # Lightning takes the checkpoint's weights before it does so, at the precision then
@@ -257,7 +257,7 @@ class WholeFiles(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as beside:
+        with atomic_write(path) as beside:
             torch.save(checkpoint, beside)
 
     def load_checkpoint(
@@ -285,7 +285,7 @@ class Losses(Callback):
         if trainer.is_global_zero:
             rows = [f"{i},{train!r},{valid!r}\n" for i, (train, valid) in enumerate(self.rows, start=1)]
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(self.path) as beside:
+            with atomic_write(self.path) as beside:
                 beside.write_text("epoch,train,validation\n" + "".join(rows))
 
     def state_dict(self) -> dict[str, Any]:

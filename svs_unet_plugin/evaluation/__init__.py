@@ -1,1 +1,1 @@
-"""Scores of estimates against references."""
+"""Scores out: metrics, oracles, one runner, one store, and a report."""

@@ -20,11 +20,10 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from svs_unet_plugin import audio
-from svs_unet_plugin.data.musdb import Track
-from svs_unet_plugin.evaluation import results as folders
-from svs_unet_plugin.evaluation.results import REFERENCE, Losses, System
-from svs_unet_plugin.evaluation.tracks import (
+from svs_unet_plugin import files
+from svs_unet_plugin.corpora.musdb import Track
+from svs_unet_plugin.evaluation import store as folders
+from svs_unet_plugin.evaluation.runner import (
     Separate,
     Song,
     forget_other_scores,
@@ -32,7 +31,8 @@ from svs_unet_plugin.evaluation.tracks import (
     read_song,
     score_song,
 )
-from svs_unet_plugin.parallel import end_with_parent, in_parallel
+from svs_unet_plugin.evaluation.store import REFERENCE, Losses, System
+from svs_unet_plugin.workers import end_with_parent, in_parallel
 
 COST_SECONDS = 60.0
 """Length of the audio that time and memory are measured on, or that of the song if that is shorter."""
@@ -73,7 +73,7 @@ def compare(
     """Measure and score systems; a run that was stopped goes on where it was.
 
     Args:
-        results: the folder; see `svs_unet_plugin.evaluation.results`.
+        results: the folder; see `svs_unet_plugin.evaluation.store`.
         contestants: the systems.
         tracks: what they separate, as it was recorded; time and memory are measured on the first.
         jobs: processes, ≥ 1; None for one a core. They are spawned: a script calls this under
@@ -92,7 +92,7 @@ def begin(results: Path, contestant: Contestant) -> None:
     if not note.is_file() or note.read_text() != contestant.made_of:
         shutil.rmtree(results / id / "audio", ignore_errors=True)
         folders.write_system(results, contestant.system)
-        with audio.whole_file(note) as beside:
+        with files.atomic_write(note) as beside:
             beside.write_text(contestant.made_of)
     forget_other_scores(results, id, contestant.made_of)
     if contestant.losses is not None:

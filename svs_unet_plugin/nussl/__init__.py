@@ -4,10 +4,9 @@
 `UNetSeparation` is in ``nussl.separation.deep``.
 """
 
-from svs_unet_plugin.loss import SpectralSNRLoss, phase_sensitive_magnitude
 from svs_unet_plugin.nussl import compat
+from svs_unet_plugin.nussl.datasets import Remix
 from svs_unet_plugin.nussl.model import UNet, build_unet_mask_inference, from_network, save
-from svs_unet_plugin.nussl.remix import Remix
 from svs_unet_plugin.nussl.separation import UNetSeparation
 from svs_unet_plugin.nussl.training import TrainSettings, train
 from svs_unet_plugin.nussl.transforms import (
@@ -18,6 +17,7 @@ from svs_unet_plugin.nussl.transforms import (
     stft_params,
     training_transform,
 )
+from svs_unet_plugin.training.loss import SpectralSNRLoss, phase_sensitive_magnitude
 
 nussl = compat.import_nussl()
 

@@ -166,7 +166,7 @@ class Baseline:
     """A separator of nussl's and what its estimates are.
 
     Args:
-        id: see `svs_unet_plugin.evaluation.results.System`.
+        id: see `svs_unet_plugin.evaluation.store.System`.
         name: as people read it.
         kind: an oracle knows the true sources; a bound is the mixture itself.
         make: makes the separator from a mixture and, for oracles, from the true `STEMS`, all ``AudioSignal``.

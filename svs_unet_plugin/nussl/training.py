@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader, RandomSampler, default_collate
 from tqdm import tqdm
 
 from svs_unet_plugin import unet
-from svs_unet_plugin.audio import whole_file
+from svs_unet_plugin.files import atomic_write
 from svs_unet_plugin.nussl import compat
+from svs_unet_plugin.nussl.datasets import Remix
 from svs_unet_plugin.nussl.model import save
-from svs_unet_plugin.nussl.remix import Remix
-from svs_unet_plugin.nussl.run import Run, lock_file
+from svs_unet_plugin.nussl.run_state import Run, lock_file
 
 nussl = compat.import_nussl()
 
@@ -267,5 +267,5 @@ def plot_losses(history: dict[str, list[float]], loss: str, path: Path) -> None:
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     axes.legend()
-    with whole_file(path) as beside:
+    with atomic_write(path) as beside:
         figure.savefig(beside, dpi=120, format="png")

@@ -13,8 +13,8 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from svs_unet_plugin import Separator, audio
-from svs_unet_plugin.evaluation.scores import bss_eval_v3, ideal_ratio_mask
+from svs_unet_plugin import Separator, audio, files
+from svs_unet_plugin.evaluation.metrics import bss_eval_v3, ideal_ratio_mask
 
 SOURCES = ("vocals", "accompaniment")
 
@@ -40,7 +40,7 @@ def main() -> None:
         for checkpoint in options.checkpoints:
             scored = pool.map(partial(score, checkpoint=checkpoint), clips)
             own = [row for rows in tqdm(scored, total=len(clips), unit="clip") for row in rows]
-            with audio.whole_file(checkpoint.parent.parent / "test_scores.csv") as beside:
+            with files.atomic_write(checkpoint.parent.parent / "test_scores.csv") as beside:
                 pd.DataFrame(own).to_csv(beside, index=False)
             rows += own
 

@@ -7,7 +7,7 @@ import hashlib
 from pathlib import Path
 
 import svs_unet_plugin.nussl as svs
-from svs_unet_plugin import audio
+from svs_unet_plugin import files
 from svs_unet_plugin.checkpoint import PRETRAINED, read
 
 
@@ -20,7 +20,7 @@ def main() -> None:
 
     trained = read(options.checkpoint)
     svs.save(svs.from_network(trained.network).half(), options.to / f"{options.name}.pth", stft=trained.stft)
-    with audio.whole_file(options.to / "SHA256SUMS") as beside:
+    with files.atomic_write(options.to / "SHA256SUMS") as beside:
         lines = (
             f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
             for path in sorted(options.to.glob("*.pth"))

@@ -11,9 +11,9 @@ import yaml
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT
-from svs_unet_plugin.audio import whole_file
-from svs_unet_plugin.data.demo import make_corpus
-from svs_unet_plugin.data.mir1k import stretch
+from svs_unet_plugin.corpora.mir1k import stretch
+from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
+from svs_unet_plugin.files import atomic_write
 from svs_unet_plugin.nussl import nussl
 
 VALIDATION_SONGS = ("abjones_5", "amy_9")
@@ -38,7 +38,7 @@ def main() -> None:
             group[name] = getattr(options, name)
     options.out.mkdir(parents=True, exist_ok=True)
     if not (options.out / "conf.yml").exists():
-        with whole_file(options.out / "conf.yml") as beside:
+        with atomic_write(options.out / "conf.yml") as beside:
             beside.write_text(yaml.safe_dump(conf, sort_keys=False))
     stft = STFT(hop_length=conf["hop_length"])
     params = svs.stft_params(stft)

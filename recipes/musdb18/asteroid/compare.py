@@ -23,16 +23,16 @@ from torch.utils.data import Subset
 
 from svs_unet_plugin import STFT
 from svs_unet_plugin.asteroid import SVSUNet, asteroid
-from svs_unet_plugin.asteroid.data import Excerpts, whole_songs
+from svs_unet_plugin.asteroid.datasets import Excerpts, whole_songs
 from svs_unet_plugin.asteroid.separation import separate_song
 from svs_unet_plugin.asteroid.training import TrainSettings, VocalsSystem, load_best, train
-from svs_unet_plugin.audio import whole_file
-from svs_unet_plugin.data.prepare import Prepared, open_prepared
-from svs_unet_plugin.evaluation import results as folders
+from svs_unet_plugin.corpora.prepare import Prepared, open_prepared
+from svs_unet_plugin.evaluation import store as folders
 from svs_unet_plugin.evaluation.comparison import HOW_COSTS_ARE_MEASURED, Contestant, compare
+from svs_unet_plugin.evaluation.metrics import ideal_ratio_mask
 from svs_unet_plugin.evaluation.report import Fact, write_report
-from svs_unet_plugin.evaluation.scores import ideal_ratio_mask
-from svs_unet_plugin.evaluation.tracks import Song, Weights, digest, tracks_to_score
+from svs_unet_plugin.evaluation.runner import Song, Weights, digest, tracks_to_score
+from svs_unet_plugin.files import atomic_write
 
 SEED = 0
 VALIDATION_SONGS = 2
@@ -46,7 +46,7 @@ class Candidate:
     """A model and how its recipe trains it.
 
     Args:
-        id, name: see `svs_unet_plugin.evaluation.results.System`.
+        id, name: see `svs_unet_plugin.evaluation.store.System`.
         make: makes it, untrained.
         system: what computes its loss.
         seconds: length of an excerpt.
@@ -205,7 +205,7 @@ def fit(candidate: Candidate, prepared: Prepared, out: Path, minutes: float) -> 
     model = candidate.make(excerpts, prepared.settings.sample_rate)
     system = candidate.system(model, excerpts, songs, settings, config=config)
     best = train(system, out)
-    with whole_file(weights) as beside:
+    with atomic_write(weights) as beside:
         torch.save(load_best(model, best).serialize(), beside)
     return weights
 

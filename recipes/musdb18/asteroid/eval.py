@@ -13,11 +13,11 @@ import yaml
 
 from svs_unet_plugin import Separator
 from svs_unet_plugin.asteroid import asteroid  # repaired
-from svs_unet_plugin.audio import whole_file
 from svs_unet_plugin.checkpoint import load_weights_only
-from svs_unet_plugin.data.prepare import open_prepared
-from svs_unet_plugin.evaluation.results import System, read_scores, write_audio, write_system
-from svs_unet_plugin.evaluation.tracks import Song, Weights, digest, read_song, score_tracks, tracks_to_score
+from svs_unet_plugin.corpora.prepare import open_prepared
+from svs_unet_plugin.evaluation.runner import Song, Weights, digest, read_song, score_tracks, tracks_to_score
+from svs_unet_plugin.evaluation.store import System, read_scores, write_audio, write_system
+from svs_unet_plugin.files import atomic_write
 
 save_publishable = asteroid.models.save_publishable
 
@@ -54,7 +54,7 @@ def main() -> None:
     print(f"Medians over {len(tracks)} songs, in dB")
     for name, value in metrics.items():
         print(f"{name:<24}{value:6.2f}")
-    with whole_file(options.exp_dir / "final_metrics.json") as beside:
+    with atomic_write(options.exp_dir / "final_metrics.json") as beside:
         beside.write_text(json.dumps(metrics, indent=0))
     publish = options.exp_dir / "publish_dir"
     publish.mkdir(exist_ok=True)

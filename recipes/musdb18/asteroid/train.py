@@ -12,10 +12,10 @@ import torch
 import yaml
 
 from svs_unet_plugin.asteroid import SVSUNet
-from svs_unet_plugin.asteroid.data import Excerpts, whole_songs
+from svs_unet_plugin.asteroid.datasets import Excerpts, whole_songs
 from svs_unet_plugin.asteroid.training import TrainSettings, VocalsSystem, load_best, train
-from svs_unet_plugin.audio import whole_file
-from svs_unet_plugin.data.prepare import open_prepared
+from svs_unet_plugin.corpora.prepare import open_prepared
+from svs_unet_plugin.files import atomic_write
 
 HERE = Path(__file__).parent
 
@@ -52,11 +52,11 @@ def main(conf: dict[str, dict[str, Any]]) -> None:
         return
 
     scores = {path: float(loss) for path, loss in system.trainer.checkpoint_callback.best_k_models.items()}
-    with whole_file(out / "best_k_models.json") as beside:
+    with atomic_write(out / "best_k_models.json") as beside:
         beside.write_text(json.dumps(scores, indent=0))
     content = load_best(SVSUNet(**model.get_model_args()), best).serialize()
     content.update(dataset=given["data_name"], task="enhancement", licenses=[])
-    with whole_file(out / "best_model.pth") as beside:
+    with atomic_write(out / "best_model.pth") as beside:
         torch.save(content, beside)
     print(out / "best_model.pth")
 

@@ -22,19 +22,19 @@ from configuration import Conf, network_name
 from train import STEMS, network_config, train, training_data, transform_of
 
 import svs_unet_plugin.nussl as svs
-from svs_unet_plugin import STFT, audio
+from svs_unet_plugin import STFT, audio, files
 from svs_unet_plugin.checkpoint import load_weights_only
-from svs_unet_plugin.data import mixing
-from svs_unet_plugin.data.musdb import Track
-from svs_unet_plugin.data.prepare import Prepared, open_prepared
-from svs_unet_plugin.evaluation import results as folders
+from svs_unet_plugin.corpora.musdb import Track
+from svs_unet_plugin.corpora.prepare import Prepared, open_prepared
+from svs_unet_plugin.evaluation import store as folders
 from svs_unet_plugin.evaluation.comparison import HOW_COSTS_ARE_MEASURED, Contestant, compare
 from svs_unet_plugin.evaluation.report import MUSDB18_TEST_TRACKS, Fact, write_report
-from svs_unet_plugin.evaluation.results import Losses, System
-from svs_unet_plugin.evaluation.tables import markdown, score_table
-from svs_unet_plugin.evaluation.tracks import Separate, Song, Weights, alarms, digest, tracks_to_score
+from svs_unet_plugin.evaluation.report.tables import markdown, score_table
+from svs_unet_plugin.evaluation.runner import Separate, Song, Weights, alarms, digest, tracks_to_score
+from svs_unet_plugin.evaluation.store import Losses, System
+from svs_unet_plugin.mixing import scaper as mixing
 from svs_unet_plugin.nussl import baselines, compat, nussl
-from svs_unet_plugin.parallel import in_parallel
+from svs_unet_plugin.workers import in_parallel
 
 BLSTM = "blstm"
 """The id of the one network that is no U-Net."""
@@ -227,7 +227,7 @@ def train_other(other: Other, prepared: Prepared, exp_dir: Path, device: str | N
         other.network, other.conf, prepared, folder, mixtures=mixtures, device=device, progress=alone
     )
     for name, content in (("conf.yml", other.text().encode()), ("best_model.pth", found.read_bytes())):
-        with audio.whole_file(folder / name) as beside:
+        with files.atomic_write(folder / name) as beside:
             beside.write_bytes(content)
 
 

@@ -10,9 +10,9 @@ import yaml
 from configuration import network_name
 
 from svs_unet_plugin import checkpoint
-from svs_unet_plugin.data.prepare import open_prepared
-from svs_unet_plugin.evaluation import results as folders
-from svs_unet_plugin.evaluation.tracks import Weights, alarms, digest, score_tracks, tracks_to_score
+from svs_unet_plugin.corpora.prepare import open_prepared
+from svs_unet_plugin.evaluation import store as folders
+from svs_unet_plugin.evaluation.runner import Weights, alarms, digest, score_tracks, tracks_to_score
 
 SYSTEM = "unet"
 """The name of its folder of results."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from configuration import add_options, read_conf
 
-from svs_unet_plugin.data.mixing import MixSettings, write_mixtures
-from svs_unet_plugin.data.prepare import open_prepared
+from svs_unet_plugin.corpora.prepare import open_prepared
+from svs_unet_plugin.mixing.scaper import MixSettings, write_mixtures
 
 
 def main() -> None:

@@ -15,9 +15,9 @@ from configuration import Conf, add_options, read_conf
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT
-from svs_unet_plugin.audio import whole_file
-from svs_unet_plugin.data import mixing
-from svs_unet_plugin.data.prepare import Prepared, open_prepared
+from svs_unet_plugin.corpora.prepare import Prepared, open_prepared
+from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.mixing import scaper as mixing
 from svs_unet_plugin.nussl import nussl
 
 STEMS = ("vocals", "drums", "bass", "other")
@@ -37,7 +37,7 @@ def main() -> None:
     options.exp_dir.mkdir(parents=True, exist_ok=True)
     for name, text in (("conf.yml", yaml.safe_dump(conf, sort_keys=False)), ("versions.txt", versions())):
         if not (options.exp_dir / name).exists():
-            with whole_file(options.exp_dir / name) as beside:
+            with atomic_write(options.exp_dir / name) as beside:
                 beside.write_text(text)
     best = train(
         network_config(conf),
@@ -48,7 +48,7 @@ def main() -> None:
         device=options.device,
         workers=options.workers,
     )
-    with whole_file(options.exp_dir / "best_model.pth") as beside:
+    with atomic_write(options.exp_dir / "best_model.pth") as beside:
         shutil.copyfile(best, beside)
     print(options.exp_dir / "best_model.pth")
 

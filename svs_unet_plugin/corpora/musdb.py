@@ -22,8 +22,13 @@ from typing import Any
 import numpy as np
 
 from svs_unet_plugin import audio
-from svs_unet_plugin.data.demo import STREAMS
-from svs_unet_plugin.parallel import in_parallel
+from svs_unet_plugin.workers import in_parallel
+
+STREAMS = ("mixture", "drums", "bass", "other", "vocals")
+"""The audio of a track in MUSDB18's order, which is that of the streams of a ``.stem.mp4``."""
+
+STEMS = STREAMS[1:]
+"""The sources that add up to the mixture."""
 
 SUBSETS = ("train", "test")
 

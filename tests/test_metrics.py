@@ -3,7 +3,7 @@ import pytest
 import scipy.signal
 
 from svs_unet_plugin import STFT
-from svs_unet_plugin.evaluation.scores import bss_eval_v3, bss_eval_v4, ideal_ratio_mask, sdr
+from svs_unet_plugin.evaluation.metrics import bss_eval_v3, bss_eval_v4, ideal_ratio_mask, sdr
 
 
 def test_known_distortion() -> None:

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
-from svs_unet_plugin.audio import whole_file
 from svs_unet_plugin.checkpoint import load_weights_only
+from svs_unet_plugin.files import atomic_write
 
 
 class Run:
@@ -67,7 +67,7 @@ class Run:
             "random": _random_states(),
             **{name: part.state_dict() for name, part in self.parts.items()},
         }
-        with whole_file(self.path) as beside:
+        with atomic_write(self.path) as beside:
             torch.save(content, beside)
 
 

@@ -12,10 +12,10 @@ import soundfile
 import torch
 
 import svs_unet_plugin.nussl as svs
-from svs_unet_plugin.data import mixing
-from svs_unet_plugin.data.demo import make_corpus
-from svs_unet_plugin.data.mixing import STEMS, Mixer, MixSettings, link_stems, mapped_songs
-from svs_unet_plugin.data.prepare import Prepared, prepare
+from svs_unet_plugin.corpora.prepare import Prepared, prepare
+from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
+from svs_unet_plugin.mixing import scaper as mixing
+from svs_unet_plugin.mixing.scaper import STEMS, Mixer, MixSettings, link_stems, mapped_songs
 from svs_unet_plugin.nussl import compat, nussl
 
 SETTINGS = MixSettings(mixtures=6, seconds=2.0, coherent=0.5, seed=3)
@@ -169,7 +169,7 @@ def test_killed_and_started_again(written: Path, prepared: Prepared, tmp_path: P
 
 
 def mixing_prepared(folder: str) -> Prepared:
-    from svs_unet_plugin.data.prepare import open_prepared
+    from svs_unet_plugin.corpora.prepare import open_prepared
 
     return open_prepared(folder)
 

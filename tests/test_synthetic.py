@@ -10,9 +10,10 @@ import soundfile
 import stempeg
 from scipy.signal import istft, resample_poly, stft
 
-from svs_unet_plugin.data import demo
-from svs_unet_plugin.data.demo import STREAMS, make_corpus
-from svs_unet_plugin.data.synthesis import make_song
+from svs_unet_plugin.corpora import demo
+from svs_unet_plugin.corpora.musdb import STREAMS
+from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
+from svs_unet_plugin.corpora.synthetic.song import make_song
 
 RATE = 44100
 SECONDS = 2.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from svs_unet_plugin.parallel import in_parallel
+from svs_unet_plugin.workers import in_parallel
 
 
 def wait(folder: str) -> None:
@@ -34,7 +34,7 @@ def test_one_job_is_done_here() -> None:
 def test_processes_end_with_the_one_that_is_killed(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
-        "import sys\nfrom test_parallel import in_parallel, wait\n"
+        "import sys\nfrom test_workers import in_parallel, wait\n"
         "if __name__ == '__main__':\n  list(in_parallel(wait, 2 * [sys.argv[1]], 2, title='Test'))"
     )
     (tmp_path / "out").mkdir()

@@ -13,7 +13,6 @@ from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 from torch import Tensor
 from tqdm import tqdm
 
-from svs_unet_plugin.loss import phase_sensitive_magnitude
 from svs_unet_plugin.nussl import compat
 from svs_unet_plugin.nussl.transforms import (
     SelectSources,
@@ -22,6 +21,7 @@ from svs_unet_plugin.nussl.transforms import (
     stft_params,
 )
 from svs_unet_plugin.stft import STFT
+from svs_unet_plugin.training.loss import phase_sensitive_magnitude
 
 nussl = compat.import_nussl()
 
@@ -44,7 +44,7 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
     Args:
         songs: items of nussl datasets, with ``sources``, of which each channel counts as a song; or arrays
             ``(sources and others, samples)`` at the transform's rate, which may lie in files (see
-            `svs_unet_plugin.data.mixing.mapped_songs`). Longer songs are drawn more often.
+            `svs_unet_plugin.mixing.scaper.mapped_songs`). Longer songs are drawn more often.
         stft: whose sample rate the songs are brought to.
         sources: what the network estimates.
         others: what else is in the mixture; drawn and swapped each by itself.

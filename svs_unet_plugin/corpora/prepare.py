@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from svs_unet_plugin import audio
-from svs_unet_plugin.data import musdb
-from svs_unet_plugin.data.demo import STREAMS
-from svs_unet_plugin.data.musdb import Check, Meter, Track
-from svs_unet_plugin.parallel import in_parallel
+from svs_unet_plugin import audio, files
+from svs_unet_plugin.corpora import musdb
+from svs_unet_plugin.corpora.musdb import STREAMS, Check, Meter, Track
 from svs_unet_plugin.stft import STFT
+from svs_unet_plugin.workers import in_parallel
 
 PARTIAL = ".partial"
 """Folder of unfinished tracks, beside ``train`` and ``test``, where no dataset looks."""
@@ -166,7 +165,7 @@ def _read(folder: Path) -> dict:
 
 
 def _write_json(path: Path, content: object) -> None:
-    with audio.whole_file(path) as beside:
+    with files.atomic_write(path) as beside:
         beside.write_text(json.dumps(content, indent=2) + "\n")
 
 

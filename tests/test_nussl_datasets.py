@@ -7,7 +7,7 @@ import torch
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT
 from svs_unet_plugin.nussl import nussl
-from svs_unet_plugin.nussl.remix import random_filter
+from svs_unet_plugin.nussl.datasets import random_filter
 
 tfm = nussl.datasets.transforms
 

@@ -13,11 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from svs_unet_plugin.audio import whole_file
-from svs_unet_plugin.evaluation import results as results_io
-from svs_unet_plugin.evaluation.excerpts import HIGHEST_HZ, LOWEST_HZ, excerpts
-from svs_unet_plugin.evaluation.results import METRICS, System
-from svs_unet_plugin.evaluation.tables import (
+from svs_unet_plugin.evaluation import store as results_io
+from svs_unet_plugin.evaluation.report.excerpts import HIGHEST_HZ, LOWEST_HZ, excerpts
+from svs_unet_plugin.evaluation.report.tables import (
     KINDS,
     Table,
     cost_table,
@@ -26,6 +24,8 @@ from svs_unet_plugin.evaluation.tables import (
     ordered,
     score_table,
 )
+from svs_unet_plugin.evaluation.store import METRICS, System
+from svs_unet_plugin.files import atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +96,7 @@ def write_report(
     The same results give the same files.
 
     Args:
-        results: see `svs_unet_plugin.evaluation.results`.
+        results: see `svs_unet_plugin.evaluation.store`.
         out: a folder, made if it is missing.
         title: of the page.
         facts: what to tell about the data and the measurement.
@@ -153,7 +153,7 @@ def write_report(
         (report.csv, _csv(systems, scores)),
         (report.markdown, _markdown(title, facts, warnings, tables, costs, published, scores)),
     ):
-        with whole_file(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text(text, encoding="utf-8", newline="\n")
     return report
 

@@ -16,12 +16,12 @@ import pytest
 import soundfile
 
 from svs_unet_plugin import Separator
-from svs_unet_plugin.data import musdb
-from svs_unet_plugin.data.demo import make_corpus
-from svs_unet_plugin.data.prepare import Prepared, open_prepared, prepare
+from svs_unet_plugin.corpora import musdb
+from svs_unet_plugin.corpora.prepare import Prepared, open_prepared, prepare
+from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 from svs_unet_plugin.evaluation import comparison
-from svs_unet_plugin.evaluation import results as folders
-from svs_unet_plugin.evaluation.tracks import Song, read_song
+from svs_unet_plugin.evaluation import store as folders
+from svs_unet_plugin.evaluation.runner import Song, read_song
 from svs_unet_plugin.nussl import nussl
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "musdb18" / "nussl"

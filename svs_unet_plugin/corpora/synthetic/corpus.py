@@ -12,10 +12,9 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from .synthesis import SYNTHESIS_VERSION, make_song, validate
+from svs_unet_plugin.corpora.musdb import STREAMS
 
-STREAMS = ("mixture", "drums", "bass", "other", "vocals")
-"""The stems in MUSDB18's order, which is that of the streams of a ``.stem.mp4``."""
+from .song import SYNTHESIS_VERSION, make_song, validate
 
 PARTIAL = ".partial"
 """Folder of unfinished tracks, beside ``train`` and ``test``, where musdb does not look."""

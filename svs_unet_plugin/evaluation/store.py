@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from svs_unet_plugin.audio import whole_file
+from svs_unet_plugin.files import atomic_write
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -199,7 +199,7 @@ def write_audio(results: Path, system: str, track: str, source: str, samples: np
 
     path = results / system / "audio" / track / f"{source}.flac"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as beside:
+    with atomic_write(path) as beside:
         soundfile.write(beside, np.clip(samples, -1, 1).T, rate, format="FLAC", subtype="PCM_16")
     return path
 
@@ -240,5 +240,5 @@ def read_losses(results: Path, system: str) -> Losses | None:
 
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path) as beside:
+    with atomic_write(path) as beside:
         beside.write_text(text, encoding="utf-8")

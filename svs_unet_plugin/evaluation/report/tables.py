@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from svs_unet_plugin.evaluation.results import METRICS, System
+from svs_unet_plugin.evaluation.store import METRICS, System
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +67,7 @@ def medians(scores: pd.DataFrame, source: str) -> pd.DataFrame:
     """Medians over the tracks in dB: a row for each system id, a column for each metric.
 
     Args:
-        scores: of `svs_unet_plugin.evaluation.results.read_scores`.
+        scores: of `svs_unet_plugin.evaluation.store.read_scores`.
     """
     chosen = scores[scores.source == source]
     table = chosen.groupby(["system", "metric"]).score.median().unstack()

@@ -19,13 +19,10 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from svs_unet_plugin import audio
-from svs_unet_plugin.data.demo import STREAMS
-from svs_unet_plugin.data.musdb import Track
-from svs_unet_plugin.data.prepare import Prepared
-from svs_unet_plugin.parallel import in_parallel
-
-STEMS = STREAMS[1:]
+from svs_unet_plugin import audio, files
+from svs_unet_plugin.corpora.musdb import STEMS, Track
+from svs_unet_plugin.corpora.prepare import Prepared
+from svs_unet_plugin.workers import in_parallel
 
 LOUDNESS = -20.0
 """LUFS of a stem at 0 dB."""
@@ -221,7 +218,7 @@ def write_mixtures(
     elif out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} holds something else than mixtures: choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    with audio.whole_file(note) as beside:
+    with files.atomic_write(note) as beside:
         beside.write_text(json.dumps(about, indent=2) + "\n")
     mixer = Mixer(link_stems(prepared).resolve(), settings, prepared.settings.sample_rate)
     missing = [number for number in range(settings.mixtures) if not _annotation(out, number).is_file()]
@@ -245,7 +242,7 @@ def _write(mixer: Mixer, out: Path, number: int) -> None:
             write(signal)
     sandbox = mixed.annotation.annotations[0].sandbox.scaper
     sandbox.soundscape_audio_path, *sandbox.isolated_events_audio_path = map(str, paths)
-    with audio.whole_file(_annotation(out, number)) as beside:
+    with files.atomic_write(_annotation(out, number)) as beside:
         beside.write_text(mixed.annotation.dumps(indent=2))
 
 
@@ -346,7 +343,7 @@ def mapped_songs(tracks: Sequence[Track], stems: Sequence[str]) -> list[MappedSo
     """Every channel of prepared tracks, to be read where and when it is used.
 
     Raises:
-        ValueError: if a file is not 32-bit float, as `svs_unet_plugin.data.prepare` writes it.
+        ValueError: if a file is not 32-bit float, as `svs_unet_plugin.corpora.prepare` writes it.
     """
     songs = []
     for track in tracks:

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from svs_unet_plugin import audio
-from svs_unet_plugin.evaluation import results as results_io
-from svs_unet_plugin.evaluation.results import REFERENCE, System
-from svs_unet_plugin.evaluation.tables import ordered
+from svs_unet_plugin.evaluation import store as results_io
+from svs_unet_plugin.evaluation.report.tables import ordered
+from svs_unet_plugin.evaluation.store import REFERENCE, System
 from svs_unet_plugin.stft import STFT
 
 PICTURE_SIZE = (360, 132)
@@ -59,7 +59,7 @@ def excerpts(
     """The excerpts in a folder of results, and the names of those tracks for which there was no room.
 
     Args:
-        results: see `svs_unet_plugin.evaluation.results`.
+        results: see `svs_unet_plugin.evaluation.store`.
         systems: in the order in which to show them.
         most_bytes: of all pictures and sounds together; tracks are left out, but never a part of one.
     """

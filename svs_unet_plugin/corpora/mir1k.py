@@ -20,7 +20,7 @@ import soundfile
 from tqdm import tqdm
 
 from svs_unet_plugin import audio
-from svs_unet_plugin.parallel import in_parallel
+from svs_unet_plugin.workers import in_parallel
 
 URL = "http://mirlab.org/dataset/public/MIR-1K.zip"
 """The archive of the dataset's authors; it has no published checksum."""

@@ -14,12 +14,12 @@ import pytest
 import simplejson
 from scipy.signal import butter, sosfilt
 
-from svs_unet_plugin.data.demo import make_corpus
-from svs_unet_plugin.data.musdb import Track, find_tracks
-from svs_unet_plugin.evaluation import results as folders
-from svs_unet_plugin.evaluation import tracks as scoring
-from svs_unet_plugin.evaluation.results import System
-from svs_unet_plugin.evaluation.tracks import Song, alarms, read_song, score, score_tracks
+from svs_unet_plugin.corpora.musdb import Track, find_tracks
+from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
+from svs_unet_plugin.evaluation import runner as scoring
+from svs_unet_plugin.evaluation import store as folders
+from svs_unet_plugin.evaluation.runner import Song, alarms, read_song, score, score_tracks
+from svs_unet_plugin.evaluation.store import System
 
 RATE = 44_100
 

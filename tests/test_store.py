@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from svs_unet_plugin.evaluation import results as io
-from svs_unet_plugin.evaluation.results import Losses, System
+from svs_unet_plugin.evaluation import store as io
+from svs_unet_plugin.evaluation.store import Losses, System
 
 TRACKS = ("Band - One", "Band - Two", "Band - Three")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from svs_unet_plugin.asteroid import compat
-from svs_unet_plugin.data.prepare import Prepared
+from svs_unet_plugin.corpora.prepare import Prepared
 
 asteroid = compat.import_asteroid()
 from asteroid.data import MUSDB18Dataset  # noqa: E402

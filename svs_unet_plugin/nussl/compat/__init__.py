@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from svs_unet_plugin.audio import whole_file
 from svs_unet_plugin.checkpoint import load_weights_only, numpy_globals
+from svs_unet_plugin.files import atomic_write
 
 _lock = threading.RLock()
 _allowed: list[type] = []
@@ -238,7 +238,7 @@ def _save() -> None:
                 num_channels=train_data.num_channels,
                 metadata=train_data.metadata,
             )
-        with whole_file(location) as beside:
+        with atomic_write(location) as beside:
             plain_save(self, str(beside), metadata, described, val_data, trainer)
         return location
 
@@ -247,7 +247,7 @@ def _save() -> None:
 
 def _cache() -> None:
     """zarr 3 has no ``ThreadSynchronizer`` and no object codec; items go into files of their own."""
-    from svs_unet_plugin.nussl.cache import Folder
+    from svs_unet_plugin.nussl.compat.cache import Folder
 
     cache_class = importlib.import_module("nussl.datasets.transforms").Cache
 
@@ -263,7 +263,7 @@ def _cache() -> None:
 
 def _pictures() -> None:
     """librosa 0.10 removed ``display.waveplot`` and changed private functions that nussl calls."""
-    from svs_unet_plugin.nussl import pictures
+    from svs_unet_plugin.nussl.compat import pictures
 
     utils = importlib.import_module("nussl.core.utils")
     for name in ("visualize_waveform", "visualize_spectrogram", "visualize_sources_as_masks"):
@@ -272,7 +272,7 @@ def _pictures() -> None:
 
 def _interact() -> None:
     """gradio 4 removed ``gradio.inputs``."""
-    from svs_unet_plugin.nussl.interact import interact
+    from svs_unet_plugin.nussl.compat.interact import interact
 
     importlib.import_module("nussl.separation.base.separation_base").SeparationBase.interact = interact
 

@@ -17,14 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from svs_unet_plugin import Separator, audio
-from svs_unet_plugin.data.demo import STREAMS
-from svs_unet_plugin.data.musdb import Track, find_tracks
-from svs_unet_plugin.data.prepare import Prepared
-from svs_unet_plugin.evaluation import results as folders
-from svs_unet_plugin.parallel import in_parallel
-
-STEMS = STREAMS[1:]
+from svs_unet_plugin import Separator, files
+from svs_unet_plugin.corpora.musdb import STEMS, Track, find_tracks
+from svs_unet_plugin.corpora.prepare import Prepared
+from svs_unet_plugin.evaluation import store as folders
+from svs_unet_plugin.workers import in_parallel
 
 LEAST_IMPROVEMENT = 1.0
 """dB of improvement in SNR or SI-SDR below which a network does nothing; the untouched mixture has 0."""
@@ -138,7 +135,7 @@ def forget_other_scores(results: Path, system: str, made_of: str) -> None:
         for kind in ("test", "scale"):
             shutil.rmtree(results / system / kind, ignore_errors=True)
         note.parent.mkdir(parents=True, exist_ok=True)
-        with audio.whole_file(note) as beside:
+        with files.atomic_write(note) as beside:
             beside.write_text(made_of, encoding="utf-8")
 
 
@@ -175,7 +172,7 @@ def score(
     scores are those against the accompaniment where both are there.
 
     Args:
-        results, system: where to; see `svs_unet_plugin.evaluation.results`.
+        results, system: where to; see `svs_unet_plugin.evaluation.store`.
         track: the name.
         references: ``(channels, samples)`` by source, with each source that is estimated.
         estimates: the same, of at least two sources.
@@ -199,7 +196,7 @@ def score(
     folders.write_scale(results, system, track, scale)
     path = folders.bss_file(results, system, track)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with audio.whole_file(path) as beside:
+    with files.atomic_write(path) as beside:
         store.save(beside)
 
 

@@ -1,1 +1,0 @@
-"""Songs to train on: made up, or prepared from MUSDB18."""

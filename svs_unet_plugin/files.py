@@ -1,0 +1,198 @@
+"""Files and folders that survive a kill: written whole or not at all, tied to the settings that made them.
+
+A folder of results holds `SETTINGS_FILE`, a record of the settings that made it. `claim` reads it before any
+work: the same settings resume the work, others are refused with what differs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+SETTINGS_FILE = "settings.json"
+"""The record of a folder's settings, written before anything else in it."""
+
+LOCK_FILE = ".lock"
+"""Locked by the one process that works in a folder; it stays there, empty, and means nothing by itself."""
+
+PART_SUFFIX = ".part"
+"""Ends the name of what is not whole yet."""
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to, which takes its name only if the block succeeds.
+
+    No two calls share a temporary path, so that two processes that write one file do not disturb each other:
+    the last one wins, whole. ``path`` may become a file or a folder; what has its name before is replaced.
+
+    Raises:
+        IsADirectoryError: if a file is to take the name of a folder.
+    """
+    path = Path(path)
+    beside = path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
+    try:
+        yield beside
+        if path.is_dir():
+            if not beside.is_dir():
+                raise IsADirectoryError(f"{path} is a directory, and no file can take its name")
+            shutil.rmtree(path)
+        os.replace(beside, path)
+    finally:
+        if beside.is_dir():
+            shutil.rmtree(beside, ignore_errors=True)
+        else:
+            beside.unlink(missing_ok=True)
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a UTF-8 text file whole or not at all, and the folders above it if they are missing."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: str | os.PathLike[str], content: object) -> None:
+    """Write a JSON file whole or not at all, and the folders above it if they are missing."""
+    write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def digest(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
+    """A digest of the names, sizes and modification times of files, which are not read.
+
+    Folders are followed to the files in them.
+    """
+    lines = []
+    for path in map(Path, paths):
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                status = file.stat()
+                lines.append(f"{file.relative_to(path.parent)} {status.st_size} {status.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+@contextmanager
+def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Keep other processes, and other calls in this one, out of a folder; it is made if it is missing.
+
+    Raises:
+        ValueError: if somebody else works there.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    held = FileLock(folder / LOCK_FILE)
+    try:
+        held.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(f"{folder} is in use by another run: wait, or choose another folder") from error
+    try:
+        yield
+    finally:
+        held.release()
+
+
+@contextmanager
+def claim(
+    folder: str | os.PathLike[str],
+    settings: Mapping[str, Any],
+    *,
+    holds: str,
+    may_change: Collection[str] = (),
+) -> Iterator[bool]:
+    """Lock a folder for work with these settings, which are recorded there before the block begins.
+
+    Args:
+        folder: new, empty, or of an earlier run with the same settings.
+        settings: plain data, whatever decides what the folder's files contain.
+        holds: what the folder is for, such as ``"prepared tracks"``; for messages.
+        may_change: keys that may differ from the record, which takes the new value then.
+
+    Yields:
+        Whether an earlier run is resumed.
+
+    Raises:
+        ValueError: if the folder was made with different settings (which ones, and both values), holds
+            something else, or is in use by another run.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file, and {holds} need a folder")
+    if folder.is_dir() and read_settings(folder) is None:
+        strange = sorted(item.name for item in folder.iterdir() if not _is_own(item))
+        if strange:
+            raise ValueError(
+                f"{folder} holds {strange[0]}, which is no part of {holds}: choose another folder"
+            )
+    with lock(folder):
+        before = read_settings(folder)
+        if before is not None:
+            changed = differences(before, settings, may_change)
+            if changed:
+                raise ValueError(
+                    f"{folder} holds {holds} made with different settings: {'; '.join(changed)}. "
+                    "Use the same settings to resume, or another folder"
+                )
+        now = _plain(settings)
+        if before != now:
+            write_json(folder / SETTINGS_FILE, now)
+        yield before is not None
+
+
+def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """The settings recorded in a folder, or None where there is no record.
+
+    Raises:
+        ValueError: if the record can't be read.
+    """
+    path = Path(folder) / SETTINGS_FILE
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no record of settings: {error}") from error
+
+
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], may_change: Collection[str] = ()
+) -> list[str]:
+    """What differs between two sets of settings, a phrase for each, with both values."""
+    old, new = _flat(_plain(before)), _flat(_plain(now))
+    return [
+        f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
+        for key in dict.fromkeys([*old, *new])
+        if old.get(key) != new.get(key) and key not in may_change
+    ]
+
+
+def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as JSON gives them back."""
+    return json.loads(json.dumps(settings, default=str))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _is_own(item: Path) -> bool:
+    return item.name == LOCK_FILE or (item.name.startswith(".") and item.name.endswith(PART_SUFFIX))

@@ -1,0 +1,1 @@
+"""Mixtures to train on: excerpts drawn in memory, and soundscapes by scaper."""

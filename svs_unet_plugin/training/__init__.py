@@ -1,0 +1,1 @@
+"""What both hosts train with: losses, settings, and the history of a run."""
