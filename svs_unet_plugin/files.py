@@ -66,6 +66,12 @@ def write_json(path: str | os.PathLike[str], content: object) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def copy(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Copy a file whole or not at all."""
+    with atomic_write(path) as beside:
+        shutil.copyfile(source, beside)
+
+
 def digest(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -6,8 +6,8 @@ import torch
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT
+from svs_unet_plugin.mixing.excerpts import ExcerptSettings, draw_generator, random_filter
 from svs_unet_plugin.nussl import nussl
-from svs_unet_plugin.nussl.datasets import random_filter
 
 tfm = nussl.datasets.transforms
 
@@ -26,12 +26,20 @@ def song(value: float, seconds: float = 6.0, sample_rate: int = 8192) -> dict[st
     return {"mix": stem(-9 * value), "sources": stems}
 
 
+def remix(songs: list[Any], stft: STFT | None = None, **options: Any) -> svs.Remix:
+    """A `Remix` whose options are its own or those of `ExcerptSettings`."""
+    own = {
+        key: options.pop(key) for key in ("sources", "others", "phase_sensitive", "seed") if key in options
+    }
+    return svs.Remix(songs, stft, settings=ExcerptSettings(**options), **own)
+
+
 def draw(dataset: Any, times: int = 400) -> np.ndarray:
     """Vocals and accompaniment (times, 2) of what is drawn, whose samples are all alike."""
     generator = np.random.default_rng(0)
     rows = []
     for _ in range(times):
-        excerpt = dataset.draw(generator)
+        excerpt = dataset.mixer.draw(generator)
         assert np.ptp(excerpt, axis=1).max() == 0
         rows.append(excerpt[:, 0])
     return np.array(rows)
@@ -40,7 +48,7 @@ def draw(dataset: Any, times: int = 400) -> np.ndarray:
 def test_sources_of_different_songs_at_gains_of_their_own() -> None:
     # Levels so far apart that a gain of ±6 dB, a factor of two, does not hide which song it was.
     songs = [song(0.0001), song(0.01)]
-    vocals, accompaniment = np.abs(draw(svs.Remix(songs, excerpt_frames=4, speed=1)).T)
+    vocals, accompaniment = np.abs(draw(remix(songs, excerpt_frames=4, speed=1)).T)
     for values, level in ((vocals, 1), (accompaniment, 10)):
         low, high = values[values < 0.001 * level], values[values > 0.001 * level]
         assert len(low) + len(high) == 400
@@ -49,44 +57,44 @@ def test_sources_of_different_songs_at_gains_of_their_own() -> None:
     exchanged = (vocals < 0.001) != (accompaniment < 0.01)
     # Half are drawn anew, and half of those from the other of two songs: 100 of 400, with a deviation of 9.
     assert 70 < exchanged.sum() < 130
-    same, foreign = (draw(svs.Remix(songs, excerpt_frames=4, speed=1, gain=0, swap=swap)) for swap in (0, 1))
+    same, foreign = (draw(remix(songs, excerpt_frames=4, speed=1, gain=0, swap=swap)) for swap in (0, 1))
     np.testing.assert_allclose(same[:, 1], -10 * same[:, 0], rtol=1e-6)
     assert 150 < (np.abs(foreign[:, 1] / foreign[:, 0] + 10) > 1).sum() < 250
 
 
 def test_each_source_is_swapped_by_itself() -> None:
     songs = [song(0.001), song(1.0)]
-    dataset = svs.Remix(
+    dataset = remix(
         songs, sources=["vocals", "drums"], others=["other"], excerpt_frames=4, speed=1, gain=0, swap=1
     )
     assert dataset.estimated == ["drums", "vocals"]
     generator = np.random.default_rng(0)
-    kinds = {tuple(np.abs(dataset.draw(generator)[:, 0]) > 0.1) for _ in range(200)}
+    kinds = {tuple(np.abs(dataset.mixer.draw(generator)[:, 0]) > 0.1) for _ in range(200)}
     assert len(kinds) == 8
 
 
 def test_excerpts_come_from_everywhere_and_longer_songs_more_often() -> None:
     ramp = song(0.0, seconds=3)
     ramp["sources"]["vocals"].audio_data = np.linspace(0, 1, 3 * 8192)[None]
-    dataset = svs.Remix([ramp], excerpt_frames=1, gain=0, speed=1)
+    dataset = remix([ramp], excerpt_frames=1, gain=0, speed=1)
     generator = np.random.default_rng(0)
-    starts = [dataset.draw(generator)[0, 0] for _ in range(200)]
+    starts = [dataset.mixer.draw(generator)[0, 0] for _ in range(200)]
     # An excerpt begins in the first 96 % of these 3 s. The extremes of 200 such numbers are within 0.05 of
     # the ends, but for once in 15,000.
     assert min(starts) < 0.05 and max(starts) > 0.91
     songs = [song(0.001, seconds=1), song(1.0, seconds=9)]
-    long = np.abs(draw(svs.Remix(songs, excerpt_frames=1, speed=1, swap=0))[:, 0]) > 0.1
+    long = np.abs(draw(remix(songs, excerpt_frames=1, speed=1, swap=0))[:, 0]) > 0.1
     assert 0.84 < long.mean() < 0.96  # 90 % of 400, with a deviation of 1.5 %
 
 
 def test_speed_changes_pitch_and_no_length() -> None:
     tone = song(0.0, seconds=20)
     tone["sources"]["vocals"].audio_data = np.sin(2 * np.pi * 1000 * np.arange(20 * 8192) / 8192)[None]
-    dataset = svs.Remix([tone], excerpt_frames=128, gain=0, swap=0, speed=1.25)
+    dataset = remix([tone], excerpt_frames=128, gain=0, swap=0, speed=1.25)
     generator = np.random.default_rng(0)
     pitches = []
     for _ in range(200):
-        excerpt = dataset.draw(generator)
+        excerpt = dataset.mixer.draw(generator)
         assert excerpt.shape == (2, 127 * 768 + 1024)
         pitches.append(np.abs(np.fft.rfft(excerpt[0])).argmax() * 8192 / excerpt.shape[1])
     assert 1000 / 1.25 - 1 <= min(pitches) < 830 and 1200 < max(pitches) <= 1251
@@ -112,18 +120,18 @@ def test_a_random_filter_colours_and_echoes_at_the_same_level() -> None:
 
 def test_a_share_of_the_sources_is_filtered() -> None:
     songs = [song(0.1)]
-    dataset = svs.Remix(songs, excerpt_frames=4, gain=0, speed=1, filtered=0.25)
+    dataset = remix(songs, excerpt_frames=4, gain=0, speed=1, filtered=0.25)
     generator = np.random.default_rng(0)
-    changed = [np.ptp(dataset.draw(generator), axis=1) > 0 for _ in range(200)]
+    changed = [np.ptp(dataset.mixer.draw(generator), axis=1) > 0 for _ in range(200)]
     assert 70 < np.sum(changed) < 130  # a quarter of 400, with a deviation of 9
 
 
 def test_a_share_of_the_excerpts_begins_or_ends_in_silence() -> None:
-    dataset = svs.Remix([song(0.1)], excerpt_frames=4, gain=0, speed=1, silence=0.5)
+    dataset = remix([song(0.1)], excerpt_frames=4, gain=0, speed=1, silence=0.5)
     generator = np.random.default_rng(0)
     shapes = []
     for _ in range(200):
-        heard = dataset.draw(generator) != 0
+        heard = dataset.mixer.draw(generator) != 0
         assert (heard[0] == heard[1]).all() and 0.24 < heard[0].mean()
         shapes.append((heard[0, 0], heard[0, -1]))
         assert np.diff(heard[0].astype(int)).any() == (not all(shapes[-1]))
@@ -133,9 +141,9 @@ def test_a_share_of_the_excerpts_begins_or_ends_in_silence() -> None:
 
 def test_short_songs_are_repeated_and_any_rate_will_do() -> None:
     short = song(0.5, seconds=0.3, sample_rate=8192)
-    assert svs.Remix([short]).__getitems__([0])["mix_magnitude"].shape == (1, 128, 513, 1)
-    other = svs.Remix([song(0.5, seconds=1, sample_rate=44_100)])
-    assert other.songs[0].shape == (2, 8192)
+    assert remix([short]).__getitems__([0])["mix_magnitude"].shape == (1, 128, 513, 1)
+    other = remix([song(0.5, seconds=1, sample_rate=44_100)])
+    assert other.mixer.songs[0].shape == (2, 8192)
 
 
 @pytest.mark.parametrize("phase_sensitive", [False, True])
@@ -144,21 +152,19 @@ def test_a_batch_is_what_nussls_transforms_make(phase_sensitive: bool) -> None:
     noise = generator.standard_normal((2, 2, 2 * 8192)) * [[[0.1]], [[0.3]]]  # sources, channels, samples
     sources = {"vocals": signal(noise[0]), "accompaniment": signal(noise[1])}
     stft = STFT(hop_length=256)
-    dataset = svs.Remix(
+    dataset = remix(
         [{"mix": signal(noise.sum(axis=0)), "sources": sources}],
         stft,
         excerpt_frames=20,
         phase_sensitive=phase_sensitive,
     )
     assert len(dataset) == 2  # channels are songs
-    torch.manual_seed(3)
-    batch = dataset.__getitems__([0, 1, 0])
+    draws = [(0, 0), (0, 1), (2, 0)]
+    batch = dataset.__getitems__(draws)
     assert batch["mix_magnitude"].shape == (3, 20, 513, 1)
     assert batch["source_magnitudes"].shape == (3, 20, 513, 1, 1)
-    torch.manual_seed(3)
-    drawn = np.random.default_rng(int(torch.randint(2**62, ())))
-    for i in range(3):
-        vocals, accompaniment = dataset.draw(drawn)
+    for i, drawn in enumerate(draws):
+        vocals, accompaniment = dataset.mixer.draw(draw_generator(0, drawn))
         item = {"mix": signal(vocals + accompaniment), "sources": {"vocals": signal(vocals)}}
         for audio in (item["mix"], *item["sources"].values()):
             audio.stft_params = svs.stft_params(stft)
@@ -181,25 +187,32 @@ def test_a_batch_is_what_nussls_transforms_make(phase_sensitive: bool) -> None:
 
 
 def test_an_item_is_a_mixture_like_any_other() -> None:
-    item = svs.Remix([song(0.1)], excerpt_frames=4)[0]
+    item = remix([song(0.1)], excerpt_frames=4)[0]
     assert item["mix_magnitude"].shape[1:] == (513, 1) and item["source_magnitudes"].shape[1:] == (513, 1, 2)
 
 
-def test_the_same_seed_gives_the_same_batch() -> None:
-    dataset = svs.Remix([song(0.1), song(0.2)], excerpt_frames=4)
-    batches = []
-    for seed in (1, 1, 2):
-        torch.manual_seed(seed)
-        batches.append(dataset.__getitems__([0, 1])["mix_magnitude"])
-    assert torch.equal(batches[0], batches[1]) and not torch.equal(batches[0], batches[2])
+def test_the_seed_the_epoch_and_the_index_decide() -> None:
+    songs = [song(0.1), song(0.2)]
+    dataset = remix(songs, excerpt_frames=4)
+
+    def magnitudes(*draws: Any, seed: int = 0) -> torch.Tensor:
+        return remix(songs, excerpt_frames=4, seed=seed).__getitems__(draws)["mix_magnitude"]
+
+    one = magnitudes((1, 0), (1, 1))
+    torch.manual_seed(7)  # no global state takes part
+    assert torch.equal(dataset.__getitems__([(1, 0), (1, 1)])["mix_magnitude"], one)
+    assert torch.equal(magnitudes((1, 1)), one[1:])  # nor does the rest of a batch
+    for other in (magnitudes((1, 2)), magnitudes((2, 1)), magnitudes((1, 1), seed=1)):
+        assert not torch.equal(other, one[1:])
+    assert torch.equal(magnitudes(3), magnitudes((0, 3)))
 
 
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="no songs to mix"):
-        svs.Remix([])
+        remix([])
     with pytest.raises(ValueError, match=r"speed must be at least 1, got 0\.5"):
-        svs.Remix([song(0.1)], speed=0.5)
+        remix([song(0.1)], speed=0.5)
     with pytest.raises(ValueError, match=r"swap must be a chance in \[0, 1\], got 2"):
-        svs.Remix([song(0.1)], swap=2)
+        remix([song(0.1)], swap=2)
     with pytest.raises(ValueError, match=r"filtered must be a chance in \[0, 1\], got -1"):
-        svs.Remix([song(0.1)], filtered=-1)
+        remix([song(0.1)], filtered=-1)

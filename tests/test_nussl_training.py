@@ -1,8 +1,3 @@
-import fcntl
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from killing import kill_script_when
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT, Separator, audio
+from svs_unet_plugin.files import lock
 from svs_unet_plugin.nussl import nussl
 
 SETTINGS = svs.TrainSettings(epochs=3, epoch_steps=2, batch_size=2, schedule="one-cycle", learning_rate=0.01)
@@ -79,7 +76,7 @@ def test_what_a_run_leaves_behind(songs: Path, tmp_path: Path) -> None:
     best = train(songs, tmp_path)
     assert best == tmp_path / "checkpoints" / "best.model.pth"
     assert {path.name for path in best.parent.iterdir()} == {
-        "best.model.pth", "latest.model.pth", "latest.state.pth",
+        "best.model.pth", "latest.model.pth", "latest.state.pth", "settings.json", ".lock",
     }  # fmt: skip
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     assert list((tmp_path / "tensorboard").glob("events*"))
@@ -93,30 +90,26 @@ def test_what_a_run_leaves_behind(songs: Path, tmp_path: Path) -> None:
 
 SCRIPT = """
 import sys, pathlib
-sys.path.insert(0, sys.argv[1])
 from test_nussl_training import SETTINGS, replace, train
-train(pathlib.Path(sys.argv[2]), pathlib.Path(sys.argv[3]), replace(SETTINGS, epochs=8))
+train(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), replace(SETTINGS, epochs=8),
+workers=int(sys.argv[3]))
 """
 
 
-def test_goes_on_exactly_after_kill_9(songs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_is_resumed_exactly_after_kill_9(songs: Path, tmp_path: Path, workers: int) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     settings = replace(SETTINGS, epochs=8)
-    train(songs, whole, settings)
-    command = [sys.executable, "-c", SCRIPT, str(Path(__file__).parent), str(songs), str(killed)]
-    process = subprocess.Popen(command)
-    while not (killed / "checkpoints" / "latest.state.pth").exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    train(songs, whole, settings, workers=workers)
+    latest = killed / "checkpoints" / "latest.state.pth"
+    assert kill_script_when(latest.exists, SCRIPT, songs, killed, workers)
     done = len(state(killed)["history"]["train/loss"])
     assert 1 <= done < 8
-    train(songs, killed, settings)
+    train(songs, killed, settings, workers=workers)
     assert_same_state(state(killed), state(whole))
     # And once it has come to its end, there is nothing more to do.
     before = (killed / "checkpoints" / "latest.state.pth").stat().st_mtime_ns
-    train(songs, killed, settings)
+    train(songs, killed, settings, workers=workers)
     assert (killed / "checkpoints" / "latest.state.pth").stat().st_mtime_ns == before
 
 
@@ -129,7 +122,9 @@ def test_the_seed_decides(songs: Path, tmp_path: Path) -> None:
 
 def test_another_run_is_not_mixed_up_with_it(songs: Path, tmp_path: Path) -> None:
     train(songs, tmp_path)
-    with pytest.raises(ValueError, match="holds a run with another learning_rate and seed"):
+    with pytest.raises(
+        ValueError, match=r"learning_rate was 0\.01 and is now 0\.02; seed was 0 and is now 7"
+    ):
         train(songs, tmp_path, replace(SETTINGS, learning_rate=0.02, seed=7))
 
 
@@ -141,16 +136,32 @@ def test_another_network_or_other_data_is_not_mixed_up_with_it(songs: Path, tmp_
         transform=svs.training_transform(("accompaniment",), excerpt_frames=64),
     )
     model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(channels=4))
-    with pytest.raises(ValueError, match="holds a run with another network and STFT and transform"):
+    with pytest.raises(ValueError, match=r"network was .*; STFT was .*; transform was "):
         svs.train(model, data, data, tmp_path, SETTINGS, device="cpu")
 
 
-def test_two_runs_do_not_share_a_folder(songs: Path, tmp_path: Path) -> None:
-    with (tmp_path / ".lock").open("w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(ValueError, match="another process trains in"):
-            train(songs, tmp_path)
+def test_two_runs_do_not_share_a_folder_and_a_refused_one_leaves_no_lock(songs: Path, tmp_path: Path) -> None:
+    with lock(tmp_path / "checkpoints"), pytest.raises(ValueError, match="is in use by another run"):
+        train(songs, tmp_path)
+    with pytest.raises(TypeError):
+        train(songs, tmp_path, device=3)  # after the lock was taken
     train(songs, tmp_path)
+
+
+def test_epochs_may_grow_where_the_schedule_does_not_depend_on_them(songs: Path, tmp_path: Path) -> None:
+    plateau = replace(SETTINGS, schedule="plateau", epochs=2)
+    train(songs, tmp_path / "plateau", plateau)
+    train(songs, tmp_path / "plateau", replace(plateau, epochs=3))
+    train(songs, tmp_path / "whole", replace(plateau, epochs=3))
+    assert_same_state(state(tmp_path / "plateau"), state(tmp_path / "whole"))
+    train(songs, tmp_path / "one-cycle")
+    with pytest.raises(ValueError, match="epochs was 3 and is now 4"):
+        train(songs, tmp_path / "one-cycle", replace(SETTINGS, epochs=4))
+
+
+def test_stops_when_the_time_is_up(songs: Path, tmp_path: Path) -> None:
+    train(songs, tmp_path, replace(SETTINGS, minutes=1e-6))
+    assert len(state(tmp_path)["history"]["train/loss"]) == 1
 
 
 def test_stops_when_nothing_gets_better(songs: Path, tmp_path: Path) -> None:
@@ -202,9 +213,13 @@ def test_bad_settings(change: dict) -> None:
 
 def test_trains_on_remixed_songs_and_knows_them_again(songs: Path, tmp_path: Path) -> None:
     def remix(gain: float) -> Any:
-        return svs.Remix(nussl.datasets.MixSourceFolder(str(songs)), gain=gain, phase_sensitive=True)
+        return svs.Remix(
+            nussl.datasets.MixSourceFolder(str(songs)),
+            settings=svs.ExcerptSettings(gain=gain),
+            phase_sensitive=True,
+        )
 
-    settings = replace(SETTINGS, loss="SpectralSNRLoss", epochs=4, epoch_steps=4)
+    settings = replace(SETTINGS, loss="snr", epochs=4, epoch_steps=4)
     validation = nussl.datasets.MixSourceFolder(
         str(songs),
         stft_params=svs.stft_params(),
@@ -227,7 +242,7 @@ def test_trains_on_remixed_songs_and_knows_them_again(songs: Path, tmp_path: Pat
 
     losses = run(tmp_path / "once")
     assert run(tmp_path / "again") == losses
-    with pytest.raises(ValueError, match="another transform"):
+    with pytest.raises(ValueError, match=r"gain=6\.0.* and is now .*gain=3\.0"):
         run(tmp_path / "once", gain=3.0)
     # What it leaves behind opens everywhere.
     assert Separator(tmp_path / "once" / "checkpoints" / "best.model.pth").stft == STFT()

@@ -1,8 +1,4 @@
-import os
-import signal
-import subprocess
-import sys
-import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +6,17 @@ import pyloudnorm
 import pytest
 import soundfile
 import torch
+from killing import kill_script_when
 
 import svs_unet_plugin.nussl as svs
+from svs_unet_plugin.corpora.musdb import STEMS, Track
 from svs_unet_plugin.corpora.prepare import Prepared, prepare
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 from svs_unet_plugin.mixing import scaper as mixing
-from svs_unet_plugin.mixing.scaper import STEMS, Mixer, MixSettings, link_stems, mapped_songs
-from svs_unet_plugin.nussl import compat, nussl
+from svs_unet_plugin.mixing.excerpts import ExcerptSettings, mapped_songs
+from svs_unet_plugin.mixing.scaper import Mixer, MixSettings, link_stems
+from svs_unet_plugin.nussl import nussl
+from svs_unet_plugin.nussl.datasets import OnTheFly, open_mixtures, whole_songs
 
 SETTINGS = MixSettings(mixtures=6, seconds=2.0, coherent=0.5, seed=3)
 STILL = MixSettings(seconds=2.0, coherent=1.0, pitch=0, stretch=0)
@@ -31,8 +31,16 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 
 @pytest.fixture(scope="module")
-def mixer(prepared: Prepared) -> Mixer:
-    return Mixer(link_stems(prepared), SETTINGS, 8192)
+def foreground(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The songs sorted by stem."""
+    folder = tmp_path_factory.mktemp("foreground")
+    link_stems(prepared, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mixer(foreground: Path) -> Mixer:
+    return Mixer(foreground, SETTINGS, 8192)
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +53,9 @@ def events(mixed: mixing.Mixture) -> list[dict]:
 
 
 def test_without_the_repair_scaper_fails(mixer: Mixer, monkeypatch: pytest.MonkeyPatch) -> None:
-    scaper = compat.import_scaper()
+    scaper = mixing.import_scaper()
     monkeypatch.setattr(scaper.core, "np", np)
-    monkeypatch.setattr(compat, "import_scaper", lambda: scaper)
+    monkeypatch.setattr(mixing, "import_scaper", lambda: scaper)
     with pytest.raises(AttributeError, match=r"np\.Inf"):
         mixer.mix(0)
     assert not hasattr(np, "Inf")  # the repair is scaper's alone
@@ -62,8 +70,8 @@ def test_a_seed_is_a_mixture(mixer: Mixer) -> None:
     assert np.abs(one.mixture).max() <= 1
 
 
-def test_coherent_mixtures_are_excerpts_of_a_song(prepared: Prepared) -> None:
-    mixed = Mixer(link_stems(prepared), STILL, 8192).mix(1)
+def test_coherent_mixtures_are_excerpts_of_a_song(foreground: Path) -> None:
+    mixed = Mixer(foreground, STILL, 8192).mix(1)
     for event in events(mixed):
         source, _ = soundfile.read(event["source_file"], always_2d=True)
         start = round(event["source_time"] * 8192)
@@ -94,16 +102,16 @@ def test_what_is_drawn(mixer: Mixer) -> None:
     assert max(event["source_time"] for event in every) > 1
 
 
-def test_loudness_is_what_was_drawn(prepared: Prepared) -> None:
-    mixed = Mixer(link_stems(prepared), STILL, 8192).mix(2)
+def test_loudness_is_what_was_drawn(foreground: Path) -> None:
+    mixed = Mixer(foreground, STILL, 8192).mix(2)
     scale = mixed.annotation.annotations[0].sandbox.scaper.peak_normalization_scale_factor
     for event in events(mixed):
         loudness = pyloudnorm.Meter(8192).integrated_loudness(mixed.stems[event["label"]][0] / scale)
         assert loudness == pytest.approx(mixing.LOUDNESS + event["snr"], abs=0.3)
 
 
-def test_pitch_moves_and_tempo_stays(prepared: Prepared) -> None:
-    foreground = prepared.folder / "tones"
+def test_pitch_moves_and_tempo_stays(tmp_path: Path) -> None:
+    foreground = tmp_path / "tones"
     seconds = np.arange(6 * 8192) / 8192
     for stem in STEMS:
         (foreground / stem).mkdir(parents=True, exist_ok=True)
@@ -118,8 +126,8 @@ def test_pitch_moves_and_tempo_stays(prepared: Prepared) -> None:
         assert np.abs(mixed.stems[event["label"]][0][-1000:]).max() > 0.01  # stretched, it still fills all
 
 
-def test_silence_is_not_brought_up(prepared: Prepared) -> None:
-    foreground = prepared.folder / "silence"
+def test_silence_is_not_brought_up(tmp_path: Path) -> None:
+    foreground = tmp_path / "silence"
     for stem in STEMS:
         (foreground / stem).mkdir(parents=True, exist_ok=True)
         soundfile.write(foreground / stem / "a.wav", np.full(5 * 8192, mixing.AUDIBLE / 2), 8192)
@@ -129,14 +137,14 @@ def test_silence_is_not_brought_up(prepared: Prepared) -> None:
 
 
 def test_nussl_reads_what_was_written(written: Path, mixer: Mixer) -> None:
-    data = mixing.open_mixtures(written, SETTINGS)
+    data = open_mixtures(written, SETTINGS)
     assert isinstance(data, nussl.datasets.Scaper) and len(data) == 6
     for number in range(6):
         item, mixed = data[number], mixer.mix(SETTINGS.seed + number)
         assert set(item["sources"]) == {f"{stem}::0" for stem in STEMS}
         np.testing.assert_array_equal(item["mix"].audio_data, mixed.mixture)
         np.testing.assert_array_equal(item["sources"]["bass::0"].audio_data, mixed.stems["bass"])
-    transformed = mixing.open_mixtures(
+    transformed = open_mixtures(
         written, SETTINGS, transform=svs.training_transform(excerpt_frames=16), stft_params=svs.stft_params()
     )[0]
     assert transformed["mix_magnitude"].shape == (16, 513, 1)
@@ -149,45 +157,31 @@ def test_killed_and_started_again(written: Path, prepared: Prepared, tmp_path: P
     moved = written.with_name("undisturbed")
     written.rename(moved)
     script = (
-        "from test_mixing import *\nif __name__ == '__main__':\n"
-        "  mixing.write_mixtures(mixing_prepared(sys.argv[1]), sys.argv[2], SETTINGS, jobs=2)"
+        "import sys\nfrom svs_unet_plugin.corpora.prepare import open_prepared\nfrom test_scaper import *\n"
+        "if __name__ == '__main__':\n"
+        "  mixing.write_mixtures(open_prepared(sys.argv[1]), sys.argv[2], SETTINGS, jobs=1)"
     )
-    (tmp_path / "script.py").write_text(script)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, tmp_path / "script.py", prepared.folder, written]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-    while not list(written.glob("*.jams")):
-        assert process.poll() is None
-        time.sleep(0.005)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert kill_script_when(lambda: bool(list(written.glob("*.jams"))), script, prepared.folder, written)
     with pytest.raises(ValueError, match="is not finished"):
-        mixing.open_mixtures(written, SETTINGS)
+        open_mixtures(written, SETTINGS)
     mixing.write_mixtures(prepared, written, SETTINGS, jobs=1)
     after = {path.relative_to(written): path.read_bytes() for path in written.rglob("*") if path.is_file()}
     assert after == before
 
 
-def mixing_prepared(folder: str) -> Prepared:
-    from svs_unet_plugin.corpora.prepare import open_prepared
-
-    return open_prepared(folder)
-
-
 def test_on_the_fly(prepared: Prepared) -> None:
-    data = mixing.on_the_fly(prepared, SETTINGS, 4)
-    assert len(data) == 4
-    torch.manual_seed(0)
-    first, second = data[0], data[0]
-    torch.manual_seed(0)
-    again = data[3]
-    assert not np.array_equal(first["mix"].audio_data, second["mix"].audio_data)
-    np.testing.assert_array_equal(first["mix"].audio_data, again["mix"].audio_data)
-    assert set(first["sources"]) == set(STEMS) and first["mix"].sample_rate == 8192
+    transform = svs.training_transform(excerpt_frames=None)
+    data = OnTheFly(prepared, SETTINGS, 4, 2, stft_params=svs.stft_params(), transform=transform)
+    assert len(data) == 4 and set(data.process_item(0)["sources"]) == set(STEMS)
+    first, second, again = data.__getitems__([(0, 1), (1, 1), (0, 1)])
+    assert first["mix_magnitude"].shape[1:] == (513, 1)
+    assert torch.equal(first["mix_magnitude"], again["mix_magnitude"])
+    assert not torch.equal(first["mix_magnitude"], second["mix_magnitude"])
+    assert torch.equal(data[1]["mix_magnitude"], first["mix_magnitude"])
 
 
 def test_whole_songs(prepared: Prepared) -> None:
-    data = mixing.whole_songs(prepared.valid)
+    data = whole_songs(prepared.valid)
     streams, _ = prepared.valid[0].read()
     np.testing.assert_array_equal(data[0]["mix"].audio_data, streams["mixture"])
     np.testing.assert_array_equal(data[0]["sources"]["drums"].audio_data, streams["drums"])
@@ -195,13 +189,12 @@ def test_whole_songs(prepared: Prepared) -> None:
 
 def test_excerpts_from_files_are_those_from_memory(prepared: Prepared) -> None:
     stems = ["vocals", "drums", "bass", "other"]
-    remix = svs.Remix(mixing.whole_songs(prepared.train), others=stems[1:], excerpt_frames=32)
-    torch.manual_seed(0)
+    settings = ExcerptSettings(excerpt_frames=32)
+    remix = svs.Remix(whole_songs(prepared.train), others=stems[1:], settings=settings)
     expected = remix.__getitems__(range(6))
-    remix = svs.Remix(mapped_songs(prepared.train, stems), others=stems[1:], excerpt_frames=32)
-    torch.manual_seed(0)
+    remix = svs.Remix(mapped_songs(prepared.train, stems), others=stems[1:], settings=settings)
     found = remix.__getitems__(range(6))
-    assert len(remix.songs) == 2 * len(prepared.train)  # two channels each
+    assert len(remix.mixer.songs) == 2 * len(prepared.train)  # two channels each
     for name, value in expected.items():
         assert torch.equal(found[name], value)
 
@@ -217,12 +210,14 @@ def test_bad_input(prepared: Prepared, written: Path, tmp_path: Path) -> None:
     for changes in ({"mixtures": -1}, {"coherent": 1.1}, {"stretch": 1.0}, {"seconds": 0.0}):
         with pytest.raises(ValueError, match="must be at least 0"):
             MixSettings(**changes)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="mixtures of other settings"):
-        mixing.write_mixtures(prepared, written, MixSettings(mixtures=2))
-    with pytest.raises(ValueError, match="holds no mixtures of these settings"):
-        mixing.open_mixtures(written, MixSettings(mixtures=2))
-    with pytest.raises(ValueError, match="something else than mixtures"):
+    with pytest.raises(ValueError, match=r"settings\.mixtures was 6 and is now 2"):
+        mixing.write_mixtures(prepared, written, replace(SETTINGS, mixtures=2))
+    with pytest.raises(
+        ValueError, match="holds no mixtures with these settings: mixtures was 6 and is now 2"
+    ):
+        open_mixtures(written, replace(SETTINGS, mixtures=2))
+    with pytest.raises(ValueError, match="which is no part of mixtures by scaper"):
         mixing.write_mixtures(prepared, prepared.folder, SETTINGS)
     soundfile.write(tmp_path / "vocals.wav", np.zeros(10), 8192, subtype="PCM_16")
     with pytest.raises(ValueError, match="should hold 32-bit float"):
-        mapped_songs([mixing.Track(tmp_path, "train")], ["vocals"])
+        mapped_songs([Track(tmp_path, "train")], ["vocals"])

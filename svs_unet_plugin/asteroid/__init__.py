@@ -1,4 +1,4 @@
-"""The U-Net at home in asteroid: importing this repairs asteroid for today's Python and registers the model.
+"""The U-Net in asteroid: importing this repairs asteroid for today's Python and registers the model.
 
 `SVSUNet` is then found by ``asteroid.models.get("SVSUNet")``, and so by ``BaseModel.from_pretrained`` and by
 ``asteroid-infer``.

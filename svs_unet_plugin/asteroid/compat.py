@@ -111,8 +111,6 @@ def _from_pretrained() -> None:
 
     @functools.wraps(from_pretrained)
     def from_data_only(cls: type, pretrained_model_conf_or_path: Any, *args: Any, **kwargs: Any) -> Any:
-        from svs_unet_plugin.asteroid.model import SVSUNet
-
         content = pretrained_model_conf_or_path
         if not isinstance(content, dict):
             name = os.fspath(content)
@@ -121,7 +119,7 @@ def _from_pretrained() -> None:
             if "sample_rate" not in content.get("model_args", {"sample_rate"}):
                 content["model_args"]["sample_rate"] = base_models.SR_HASHTABLE.get(name)
         model = from_pretrained(cls, content, *args, **kwargs)
-        return model.eval() if isinstance(model, SVSUNet) else model
+        return model.eval() if getattr(model, "loads_in_evaluation_mode", False) else model
 
     base_models.BaseModel.from_pretrained = classmethod(from_data_only)
 

@@ -1,4 +1,4 @@
-"""Training with asteroid's ``System`` on Lightning, which can be stopped at any moment and goes on exactly.
+"""Training with asteroid's ``System`` on Lightning, which can be stopped at any time and is resumed exactly.
 
 What is random depends on the seed, the epoch and the step alone (see `Excerpts`), so that neither the number
 of processes nor an interruption changes what is learnt.
@@ -6,28 +6,31 @@ of processes nor an interruption changes what is learnt.
 
 from __future__ import annotations
 
+import copy
 import os
-from dataclasses import dataclass
+from contextlib import nullcontext
 from datetime import timedelta
-from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
-import yaml
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from svs_unet_plugin.asteroid import compat, joint_layers
-from svs_unet_plugin.asteroid.datasets import Excerpts, Item, excerpt_loader, number
+from svs_unet_plugin.asteroid.datasets import Excerpts, Item, excerpt_loader
 from svs_unet_plugin.checkpoint import load_weights_only
-from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.files import atomic_write, claim
+from svs_unet_plugin.training import history
 from svs_unet_plugin.training.loss import SpectralSNRLoss
+from svs_unet_plugin.training.optimization import make_scheduler, uses_bfloat16
+from svs_unet_plugin.training.settings import TrainSettings
+from svs_unet_plugin.unet import UNet
 
 compat.import_asteroid()
 compat.import_lightning()
 from asteroid.engine import System  # noqa: E402
-from asteroid.engine.optimizers import make_optimizer  # noqa: E402
 from pytorch_lightning import LightningModule, Trainer  # noqa: E402
 from pytorch_lightning.callbacks import (  # noqa: E402
     Callback,
@@ -36,62 +39,16 @@ from pytorch_lightning.callbacks import (  # noqa: E402
 )
 from pytorch_lightning.plugins.io import TorchCheckpointIO  # noqa: E402
 
-MAY_CHANGE = ("epochs", "minutes", "num_workers")
-"""What may be otherwise when a run goes on."""
 
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train.
-
-    Args:
-        epochs: at most, ≥ 1.
-        batch_size: excerpts a step, of all processes together.
-        num_workers: processes that read data, besides each that trains.
-        optimizer, lr, weight_decay: for ``asteroid.engine.optimizers.make_optimizer``.
-        half_lr: whether to halve the learning rate after ``patience`` / 4 epochs without a better loss.
-        patience: epochs without a better validation loss after which training stops; None for never.
-        loss: ``"snr"``, `SpectralSNRLoss`, or ``"l1"`` between magnitudes, the paper's.
-        gradient_clipping: gradients of a larger L2 norm are scaled down to it; None for no limit.
-        minutes: of wall-clock time after which training stops, over all its parts; None for no limit.
-        accelerator, devices, num_nodes, strategy, precision: for ``pytorch_lightning.Trainer``, as they are.
-    """
-
-    epochs: int = 200
-    batch_size: int = 16
-    num_workers: int = 0
-    optimizer: str = "adam"
-    lr: float = 1e-3
-    weight_decay: float = 0.0
-    half_lr: bool = True
-    patience: int | None = 20
-    loss: Literal["snr", "l1"] = "snr"
-    gradient_clipping: float | None = 1.0
-    minutes: float | None = None
-    accelerator: str = "auto"
-    devices: str | int = "auto"
-    num_nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "32-true"
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.loss not in ("snr", "l1"):
-            raise ValueError(f"loss must be 'snr' or 'l1', got {self.loss!r}")
-
-
-class VocalsSystem(System):
-    """asteroid's ``System`` for a model that finds the vocals in one channel.
+class MaskSystem(System):
+    """asteroid's ``System`` for a model that estimates sources of one channel, each mask for its own source.
 
     Args:
         model: an `SVSUNet`; for another, override `common_step`.
-        excerpts: to train on.
-        songs: for validation, whole, one at a time.
+        excerpts: to train on, with the sources that the model estimates, in its order.
+        songs: for validation, whole, one at a time, with the same sources.
         settings: how to train.
-        config: a dictionary of dictionaries, kept in the checkpoints. A run goes on with the same one only,
-            but for ``"main_args"`` and `MAY_CHANGE`.
+        workers: processes that read data, besides each that trains.
     """
 
     def __init__(
@@ -100,25 +57,22 @@ class VocalsSystem(System):
         excerpts: Excerpts,
         songs: Dataset,
         settings: TrainSettings,
-        config: dict[str, Any] | None = None,
+        *,
+        workers: int = 0,
     ) -> None:
-        optimizer = make_optimizer(
-            model.parameters(),
-            optimizer=settings.optimizer,
-            lr=settings.lr,
-            weight_decay=settings.weight_decay,
+        optimizer = torch.optim.Adam(
+            model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay
         )
-        # Lightning trains a model in the mode that it finds it in, and a loaded one is in evaluation mode.
         loss = SpectralSNRLoss() if settings.loss == "snr" else nn.L1Loss()
-        super().__init__(model.train(), optimizer, loss, None, DataLoader(songs), config=config)
-        self.excerpts, self.settings = excerpts, settings
+        # Lightning trains a model in the mode that it finds it in, and a loaded one is in evaluation mode.
+        super().__init__(model.train(), optimizer, loss, None, DataLoader(songs))
+        self.excerpts, self.settings, self.workers = excerpts, settings, workers
 
     def common_step(self, batch: Item, batch_nb: int, train: bool = True) -> Tensor:
         """The loss of a batch; its channels are items of their own."""
-        mixture, vocals = (signal.reshape(-1, 1, signal.shape[-1]) for signal in batch)
-        snr = self.settings.loss == "snr"
-        magnitudes = self.model.magnitudes(mixture, vocals, phase_sensitive=snr)
-        return self.loss_func(*(magnitudes if snr else magnitudes[:2]))
+        mixture, sources = one_channel_each(batch)
+        magnitudes = self.model.magnitudes(mixture, sources, self.settings.phase_sensitive)
+        return self.loss_func(*(magnitudes if self.settings.phase_sensitive else magnitudes[:2]))
 
     def training_step(self, batch: Item, batch_nb: int) -> Tensor:
         """The loss of a batch, whose mean over the epoch and the processes is logged as ``loss``."""
@@ -141,33 +95,48 @@ class VocalsSystem(System):
         return excerpt_loader(
             self.excerpts,
             self.settings.batch_size,
-            self.settings.num_workers,
+            self.workers,
             self.trainer.global_rank,
             self.trainer.world_size,
         )
 
     def on_train_batch_start(self, batch: Item, batch_idx: int) -> None:
         """Seed dropout by the step."""
-        torch.manual_seed(number(self.excerpts.seed, self.global_step))
+        seeds = np.random.SeedSequence((self.settings.seed, self.global_step))
+        torch.manual_seed(int(seeds.generate_state(1, np.uint32)[0]))
 
 
-def train(system: VocalsSystem, out: str | os.PathLike[str], *, progress: bool = True) -> Path:
-    """Train a system, or go on where an earlier call with the same folder was stopped.
-
-    After each epoch ``out`` holds ``checkpoints/last.ckpt`` and those of the five best epochs,
-    ``losses.csv``, ``conf.yml``, ``versions.txt`` and Lightning's logs. A run that was stopped, in whatever
-    way, and is called again, ends where an undisturbed one ends.
+def one_channel_each(batch: Item) -> Item:
+    """Mixtures ``(batch, 1, time)`` and sources ``(batch, sources, time)``, of every channel in a batch.
 
     Args:
-        system: whose settings and data must be those of the earlier call.
+        batch: ``(batch, channels, time)`` and ``(batch, sources, channels, time)``.
+    """
+    mixture, sources = batch
+    return mixture.flatten(0, 1)[:, None], sources.transpose(1, 2).flatten(0, 1)
+
+
+def train(
+    system: MaskSystem, out: str | os.PathLike[str], *, progress: bool = True, **trainer_options: Any
+) -> Path:
+    """Train a system, or resume what an earlier call with the same folder has begun.
+
+    After each epoch ``out`` holds ``checkpoints/last.ckpt`` and those of the five best epochs,
+    ``losses.csv``, ``loss.png`` and Lightning's logs. A run that was stopped, in whatever way, and is called
+    again, ends where an undisturbed one ends: on one CPU to the bit, on GPUs not.
+
+    Args:
+        system: whose settings and data must be those of the earlier call, but for what may change.
         out: a folder for this run alone.
         progress: whether to show bars.
+        trainer_options: for ``pytorch_lightning.Trainer``, as they are: accelerator, devices, num_nodes,
+            strategy, precision …
 
     Returns:
         The checkpoint of the lowest validation loss; see `load_best`.
 
     Raises:
-        ValueError: if ``out`` holds a run of another configuration, or a loss is not finite.
+        ValueError: if ``out`` holds a run with different settings, or a loss is not finite.
     """
     settings, out = system.settings, Path(out)
     checkpoints = out / "checkpoints"
@@ -179,17 +148,15 @@ def train(system: VocalsSystem, out: str | os.PathLike[str], *, progress: bool =
         save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
-    callbacks = [Losses(out / "losses.csv"), best]
+    callbacks = [Losses(out, settings.loss), Schedule(settings), best]
     if settings.patience is not None:
         callbacks.append(Stop(monitor="val_loss", patience=settings.patience))
-        if settings.half_lr:
-            callbacks.append(HalveLearningRate(settings.patience // 4))
-    as_they_are = ("accelerator", "devices", "num_nodes", "strategy", "precision")
-    passed_on: dict[str, Any] = {name: getattr(settings, name) for name in as_they_are}
+    if "precision" not in trainer_options:
+        trainer_options["precision"] = "bf16-mixed" if _uses_bfloat16(system, trainer_options) else "32-true"
     trainer = Trainer(
-        **passed_on,
-        sync_batchnorm=settings.accelerator != "cpu" and torch.cuda.is_available(),
-        gradient_clip_val=settings.gradient_clipping,
+        **trainer_options,
+        sync_batchnorm=trainer_options.get("accelerator") != "cpu" and torch.cuda.is_available(),
+        gradient_clip_val=settings.max_norm,
         max_epochs=settings.epochs,
         max_time=None if settings.minutes is None else timedelta(minutes=settings.minutes),
         callbacks=callbacks,
@@ -201,21 +168,38 @@ def train(system: VocalsSystem, out: str | os.PathLike[str], *, progress: bool =
         enable_progress_bar=progress,
         enable_model_summary=progress,
     )
-    last = checkpoints / "last.ckpt"
-    if last.exists():
-        _refuse_another_run(out, load_weights_only(last)["training_config"], system.config)
-    if trainer.is_global_zero:
-        out.mkdir(parents=True, exist_ok=True)
-        for name, text in (
-            ("versions.txt", installed_versions()),
-            ("conf.yml", yaml.safe_dump(system.config)),
-        ):
-            with atomic_write(out / name) as beside:
-                beside.write_text(text)
-    if settings.precision.startswith("64"):
+    if str(trainer_options["precision"]).startswith("64"):
         system.double()  # Lightning takes the checkpoint's weights before it does so, at the precision then
-    trainer.fit(system, ckpt_path=last if last.exists() else None)
+    description = _description(system)
+    # The first process alone: the others are part of its run.
+    claimed = (
+        claim(checkpoints, description, holds="a training run", may_change=settings.may_change)
+        if trainer.is_global_zero
+        else nullcontext()
+    )
+    last = checkpoints / "last.ckpt"
+    with claimed:
+        trainer.fit(system, ckpt_path=last if last.exists() else None)
     return Path(best.best_model_path)
+
+
+def _uses_bfloat16(system: MaskSystem, trainer_options: dict[str, Any]) -> bool:
+    """See `uses_bfloat16`; a shorter excerpt may make NaN of it on a CPU (torch 2.13)."""
+    on_gpu = trainer_options.get("accelerator") != "cpu" and torch.cuda.is_available()
+    long_enough = system.excerpts.mixer.settings.excerpt_frames > UNet.stride
+    return uses_bfloat16(system.settings, "cuda" if on_gpu else "cpu") and (on_gpu or long_enough)
+
+
+def _description(system: MaskSystem) -> dict[str, Any]:
+    """What must be the same for a run to be resumed: settings, network and draws."""
+    return {
+        **system.settings.as_record(),
+        "model": type(system.model).__name__,
+        "network": {key: str(value) for key, value in system.model.get_model_args().items()},
+        "excerpts": str(system.excerpts.mixer.settings),
+        "items": len(system.excerpts),
+        "songs": len(system.excerpts.mixer.songs),
+    }
 
 
 def load_best(model: nn.Module, path: Path) -> Any:
@@ -228,30 +212,8 @@ def load_best(model: nn.Module, path: Path) -> Any:
     return model.eval()
 
 
-def _refuse_another_run(out: Path, before: dict[str, dict[str, Any]], now: dict[str, dict[str, Any]]) -> None:
-    """Raise if a folder holds a run that was configured otherwise."""
-    changed = [
-        name
-        for group, values in before.items()
-        if group != "main_args"
-        for name, value in values.items()
-        if name not in MAY_CHANGE and now.get(group, {}).get(name) != value
-    ]
-    if changed:
-        raise ValueError(
-            f"{out} holds a run with another {' and '.join(changed)}: take the same to go on with it, or "
-            "another folder"
-        )
-
-
-def installed_versions() -> str:
-    """Every installed package with its version, a line each, as ``pip freeze`` has them."""
-    names = {f"{package.name}=={package.version}" for package in metadata.distributions()}
-    return "\n".join(sorted(names, key=str.lower)) + "\n"
-
-
 class WholeFiles(TorchCheckpointIO):
-    """Checkpoints that are written beside and renamed, and read as data only."""
+    """Checkpoints that are written whole or not at all, and read as data only."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
@@ -267,26 +229,26 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class Losses(Callback):
-    """Keeps the losses of each epoch, in a table and in the checkpoints.
+    """Keeps the losses of each epoch, in a table, a picture and the checkpoints.
 
     Args:
-        path: of the table, with the columns epoch, train and validation.
+        out: the folder of ``losses.csv`` and ``loss.png``.
+        loss: its name.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, out: Path, loss: str) -> None:
+        self.out, self.loss = out, loss
         self.rows: list[list[float]] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         losses = [float(trainer.callback_metrics[name]) for name in ("loss", "val_loss")]
-        if not all(map(torch.isfinite, map(torch.tensor, losses))):
+        if not np.isfinite(losses).all():
             raise ValueError(f"the losses of epoch {trainer.current_epoch + 1} are {losses}")
         self.rows.append(losses)
         if trainer.is_global_zero:
-            rows = [f"{i},{train!r},{valid!r}\n" for i, (train, valid) in enumerate(self.rows, start=1)]
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self.path) as beside:
-                beside.write_text("epoch,train,validation\n" + "".join(rows))
+            so_far = history.Losses(*zip(*self.rows, strict=True))
+            history.write_losses(self.out / "losses.csv", so_far)
+            history.plot_losses(self.out / "loss.png", so_far, self.loss)
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -295,30 +257,36 @@ class Losses(Callback):
         self.rows = state_dict["rows"]
 
 
-class HalveLearningRate(Callback):
-    """torch's ``ReduceLROnPlateau``, as a callback.
+class Schedule(Callback):
+    """The schedule of the learning rate, as a callback.
 
     Lightning steps the schedulers that it knows after the checkpoint of an epoch is written, and leaves out
-    that step when it goes on from there.
+    that step when it resumes from there.
 
     Args:
-        patience: epochs without a better validation loss after which the rate is halved.
+        settings: see `svs_unet_plugin.training.optimization.make_scheduler`.
     """
 
-    def __init__(self, patience: int) -> None:
-        self.patience = patience
+    def __init__(self, settings: TrainSettings) -> None:
+        self.settings = settings
         self.state: dict[str, Any] = {}
-        self.scheduler: torch.optim.lr_scheduler.ReduceLROnPlateau | None = None
+        self.scheduler: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-            trainer.optimizers[0], factor=0.5, patience=self.patience
-        )
-        self.scheduler.load_state_dict(self.state)
+        optimizer = trainer.optimizers[0]
+        resumed = copy.deepcopy(optimizer.state_dict())
+        self.scheduler = make_scheduler(optimizer, self.settings)  # sets the rate of a first step
+        if self.state:
+            self.scheduler.load_state_dict(self.state)
+            optimizer.load_state_dict(resumed)
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any) -> None:
+        if self.settings.schedule == "one-cycle":
+            self.scheduler.step()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        assert self.scheduler is not None
-        self.scheduler.step(float(trainer.callback_metrics["val_loss"]))
+        if self.settings.schedule == "plateau":
+            self.scheduler.step(float(trainer.callback_metrics["val_loss"]))
 
     def state_dict(self) -> dict[str, Any]:
         return self.state if self.scheduler is None else self.scheduler.state_dict()
@@ -328,7 +296,7 @@ class HalveLearningRate(Callback):
 
 
 class Stop(EarlyStopping):
-    """Early stopping that also remembers, when called again, that it has stopped."""
+    """Early stopping that also remembers, when a run is resumed, that it has stopped."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.should_stop = trainer.should_stop or self.wait_count >= self.patience

@@ -1,4 +1,4 @@
-"""Mixtures to train on, from prepared songs: by scaper, or in excerpts that are cut from the files.
+"""Mixtures of prepared songs by scaper.
 
 J. Salamon, D. MacConnell, M. Cartwright, P. Li, J. P. Bello: "Scaper: a library for soundscape synthesis and
 augmentation", WASPAA 2017. A mixture is coherent, its stems from one song and moment, all at one pitch and
@@ -7,21 +7,23 @@ tempo; or incoherent, each of any song, at a pitch and tempo of its own. The lou
 
 from __future__ import annotations
 
-import json
+import importlib
 import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import soundfile
 
-from svs_unet_plugin import audio, files
-from svs_unet_plugin.corpora.musdb import STEMS, Track
+from svs_unet_plugin import audio
+from svs_unet_plugin.corpora.musdb import STEMS
 from svs_unet_plugin.corpora.prepare import Prepared
+from svs_unet_plugin.files import claim, differences, fingerprint, read_settings, write_text
 from svs_unet_plugin.workers import in_parallel
 
 LOUDNESS = -20.0
@@ -29,6 +31,9 @@ LOUDNESS = -20.0
 
 AUDIBLE = 0.01
 """A stem whose excerpt stays below this (−40 dB of full scale) would be noise, brought up to `LOUDNESS`."""
+
+FOREGROUND = "foreground"
+"""The folder of links to the songs' stems, among the mixtures."""
 
 TRIES = 1000
 """Draws after which there is no excerpt in which all stems sound."""
@@ -85,7 +90,7 @@ class Mixer:
     """Mixes songs by scaper; the same seed gives the same mixture.
 
     Args:
-        foreground: what `link_stems` made.
+        foreground: the folder that `link_stems` has filled.
         settings: how to mix.
         sample_rate: of the songs, in Hz.
     """
@@ -100,8 +105,6 @@ class Mixer:
         Raises:
             ValueError: if there are no excerpts in which all stems sound.
         """
-        from svs_unet_plugin.nussl.compat import import_scaper
-
         scaper, settings = import_scaper(), self.settings
         generator = np.random.default_rng(seed)
         mixer = scaper.Scaper(settings.seconds, str(self.foreground), str(self.foreground), random_state=seed)
@@ -181,18 +184,14 @@ class _Excerpt:
     stretch: float
 
 
-def link_stems(prepared: Prepared) -> Path:
-    """Sort the training songs' files by stem, as scaper wants them, by links; return the folder."""
-    foreground = prepared.folder / "foreground"
+def link_stems(prepared: Prepared, folder: Path) -> None:
+    """Sort the training songs' files by stem into a folder, as scaper asks for them, by links."""
     for stem in STEMS:
-        (foreground / stem).mkdir(parents=True, exist_ok=True)
+        (folder / stem).mkdir(parents=True, exist_ok=True)
         for track in prepared.train:
-            link = foreground / stem / f"{track.name}.wav"
+            link = folder / stem / f"{track.name}.wav"
             if not link.is_symlink():
-                beside = link.with_name(f".{os.getpid()}")
-                beside.symlink_to(os.path.relpath(track.path / f"{stem}.wav", link.parent))
-                os.replace(beside, link)
-    return foreground
+                link.symlink_to((track.path / f"{stem}.wav").resolve())
 
 
 def write_mixtures(
@@ -200,162 +199,82 @@ def write_mixtures(
 ) -> Path:
     """Mix training songs by scaper, in parallel, for nussl's Scaper dataset.
 
-    A run that was stopped goes on where it was; an annotation is written when the audio that it names is.
+    A run that was stopped is resumed; an annotation is written when the audio that it names is.
 
     Args:
-        out: new, or of an earlier run with the same settings. It can't be moved: annotations name files.
+        out: new, or of an earlier run with the same songs and settings. It can't be moved: annotations name
+            files.
         jobs: processes, ≥ 1; None for one a core. They are spawned: a script calls this under
             ``if __name__ == "__main__":``.
 
     Raises:
-        ValueError: if ``out`` holds something else.
+        ValueError: if ``out`` holds something else, or another run writes there.
     """
     out = Path(out).resolve()
-    note, about = out / "mixtures.json", asdict(settings)
-    if note.is_file():
-        if json.loads(note.read_text()) != about:
-            raise ValueError(f"{out} holds mixtures of other settings: choose another folder")
-    elif out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} holds something else than mixtures: choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    with files.atomic_write(note) as beside:
-        beside.write_text(json.dumps(about, indent=2) + "\n")
-    mixer = Mixer(link_stems(prepared).resolve(), settings, prepared.settings.sample_rate)
-    missing = [number for number in range(settings.mixtures) if not _annotation(out, number).is_file()]
-    for _ in in_parallel(partial(_write, mixer, out), missing, jobs, title="Mix", unit="mixture"):
-        pass
+    with claim(out, _record(settings, prepared), holds="mixtures by scaper"):
+        link_stems(prepared, out / FOREGROUND)
+        mixer = Mixer(out / FOREGROUND, settings, prepared.settings.sample_rate)
+        missing = [index for index in range(settings.mixtures) if not _annotation(out, index).is_file()]
+        for _ in in_parallel(partial(_write, mixer, out), missing, jobs, title="Mix", unit="mixture"):
+            pass
     return out
 
 
-def _annotation(out: Path, number: int) -> Path:
-    return out / f"{number:06d}.jams"
+def finished_mixtures(folder: str | os.PathLike[str], settings: MixSettings) -> Path:
+    """The folder that `write_mixtures` wrote with these settings, in full.
+
+    Raises:
+        ValueError: if it holds something else, or not all.
+    """
+    folder = Path(folder).resolve()
+    before = read_settings(folder) or {}
+    if changed := differences(before.get("settings", {}), asdict(settings)):
+        raise ValueError(f"{folder} holds no mixtures with these settings: {'; '.join(changed)}")
+    if missing := [index for index in range(settings.mixtures) if not _annotation(folder, index).is_file()]:
+        raise ValueError(
+            f"{folder} is not finished: {len(missing)} of {settings.mixtures} mixtures are missing"
+        )
+    return folder
 
 
-def _write(mixer: Mixer, out: Path, number: int) -> None:
-    mixed = mixer.mix(mixer.settings.seed + number)
-    events = out / f"{number:06d}_events"
+def _record(settings: MixSettings, prepared: Prepared) -> dict[str, Any]:
+    """What decides the mixtures: how they are mixed, and the songs."""
+    return {"settings": asdict(settings), "songs": fingerprint(track.path for track in prepared.train)}
+
+
+def _annotation(out: Path, index: int) -> Path:
+    return out / f"{index:06d}.jams"
+
+
+def _write(mixer: Mixer, out: Path, index: int) -> None:
+    mixed = mixer.mix(mixer.settings.seed + index)
+    events = out / f"{index:06d}_events"
     events.mkdir(exist_ok=True)
-    paths = [out / f"{number:06d}.wav", *(events / f"{name}.wav" for name in mixed.stems)]
+    paths = [out / f"{index:06d}.wav", *(events / f"{name}.wav" for name in mixed.stems)]
     signals = [mixed.mixture, *mixed.stems.values()]
     with audio.wav_writers(paths, mixer.sample_rate, 1, mixed.mixture.shape[1]) as writers:
         for write, signal in zip(writers, signals, strict=True):
             write(signal)
     sandbox = mixed.annotation.annotations[0].sandbox.scaper
     sandbox.soundscape_audio_path, *sandbox.isolated_events_audio_path = map(str, paths)
-    with files.atomic_write(_annotation(out, number)) as beside:
-        beside.write_text(mixed.annotation.dumps(indent=2))
+    write_text(_annotation(out, index), mixed.annotation.dumps(indent=2))
 
 
-def open_mixtures(folder: str | os.PathLike[str], settings: MixSettings, **arguments: Any) -> Any:
-    """What `write_mixtures` wrote, as ``nussl.datasets.Scaper``.
-
-    Args:
-        settings: those that it was written with.
-        arguments: of the dataset, such as ``transform``.
+def import_scaper() -> ModuleType:
+    """Import scaper, repaired: NumPy 2.0 removed ``np.Inf``, which scaper 1.6.5 names in ``generate``.
 
     Raises:
-        ValueError: if the folder holds something else, or not all.
+        ImportError: if scaper is not installed.
     """
-    from svs_unet_plugin.nussl import nussl
-
-    folder = Path(folder).resolve()
-    note = folder / "mixtures.json"
-    if not note.is_file() or json.loads(note.read_text()) != asdict(settings):
-        raise ValueError(f"{folder} holds no mixtures of these settings: {settings}")
-    if missing := [k for k in range(settings.mixtures) if not _annotation(folder, k).is_file()]:
-        raise ValueError(
-            f"{folder} is not finished: {len(missing)} of {settings.mixtures} mixtures are missing"
-        )
-    return nussl.datasets.Scaper(str(folder), **arguments)
-
-
-def on_the_fly(prepared: Prepared, settings: MixSettings, number: int, **arguments: Any) -> Any:
-    """A ``nussl.datasets.OnTheFly`` whose items scaper mixes when they are asked for, each time anew.
-
-    Args:
-        number: how many items it says that it has; torch's random state decides what they are.
-        arguments: of the dataset, such as ``transform``.
-    """
-    import torch
-
-    from svs_unet_plugin.nussl import nussl
-
-    mixer = Mixer(link_stems(prepared).resolve(), settings, prepared.settings.sample_rate)
-
-    def mix(dataset: Any, _: int) -> dict[str, Any]:
-        mixed = mixer.mix(int(torch.randint(2**31, ())))
-        return _item(dataset, mixed.mixture, mixed.stems, mixer.sample_rate)
-
-    return nussl.datasets.OnTheFly(mix, number, **arguments)
-
-
-def whole_songs(tracks: Sequence[Track], **arguments: Any) -> Any:
-    """Prepared tracks as a nussl dataset, read without the way by ffmpeg and 16 bits that musdb takes.
-
-    Args:
-        arguments: of the dataset, such as ``transform``.
-    """
-    from svs_unet_plugin.nussl import nussl
-
-    def read(dataset: Any, number: int) -> dict[str, Any]:
-        streams, sample_rate = tracks[number].read()
-        return _item(dataset, streams["mixture"], {name: streams[name] for name in STEMS}, sample_rate)
-
-    return nussl.datasets.OnTheFly(read, len(tracks), **arguments)
-
-
-def _item(
-    dataset: Any, mixture: np.ndarray, stems: dict[str, np.ndarray], sample_rate: int
-) -> dict[str, Any]:
-    def signal(samples: np.ndarray) -> Any:
-        return dataset._load_audio_from_array(samples, sample_rate=sample_rate)
-
-    return {
-        "mix": signal(mixture),
-        "sources": {name: signal(stem) for name, stem in stems.items()},
-        "metadata": {"labels": list(stems)},
-    }
-
-
-class MappedSong:
-    """One channel of a prepared song, ``(stems, samples)`` like an array, of which nothing is in memory.
-
-    What is cut from it, ``song[:, start:end]``, is read from the files then, and is an array.
-
-    Args:
-        rows: the samples of each stem, in files.
-    """
-
-    def __init__(self, rows: Sequence[np.ndarray]) -> None:
-        self.rows = list(rows)
-        self.shape = (len(self.rows), min(len(row) for row in self.rows))
-
-    def __getitem__(self, key: slice | tuple[slice, slice]) -> MappedSong | np.ndarray:
-        if isinstance(key, slice):
-            return MappedSong(self.rows[key])
-        return np.stack([row[: self.shape[1]][key[1]] for row in self.rows[key[0]]])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.stack([row[: self.shape[1]] for row in self.rows]).astype(dtype or np.float32)
-
-
-def mapped_songs(tracks: Sequence[Track], stems: Sequence[str]) -> list[MappedSong]:
-    """Every channel of prepared tracks, to be read where and when it is used.
-
-    Raises:
-        ValueError: if a file is not 32-bit float, as `svs_unet_plugin.corpora.prepare` writes it.
-    """
-    songs = []
-    for track in tracks:
-        files = [_map(track.path / f"{stem}.wav") for stem in stems]
-        songs += [MappedSong([file[:, channel] for file in files]) for channel in range(files[0].shape[1])]
-    return songs
-
-
-def _map(path: Path) -> np.ndarray:
-    """The samples of a WAV file, ``(samples, channels)``, left where they are: at its end."""
-    info = soundfile.info(path)
-    if info.subtype != "FLOAT":
-        raise ValueError(f"{path} should hold 32-bit float, it holds {info.subtype_info}")
-    start = path.stat().st_size - 4 * info.frames * info.channels
-    return np.memmap(path, "<f4", "r", start, (info.frames, info.channels))
+    try:
+        scaper = importlib.import_module("scaper")
+    except ModuleNotFoundError as error:
+        if error.name != "scaper":
+            raise
+        raise ImportError("scaper is not installed: pip install 'svs_unet_plugin[recipes]'") from error
+    if not hasattr(scaper.core.np, "Inf"):
+        # NumPy itself stays as it is.
+        view = ModuleType("numpy")
+        vars(view).update(Inf=np.inf, __getattr__=partial(getattr, np))  # PEP 562
+        scaper.core.np = view
+    return scaper

@@ -1,14 +1,15 @@
-"""The U-Net at home in nussl: importing this repairs nussl for today's Python and registers all it adds.
+"""The U-Net in nussl: importing this repairs nussl for today's Python and registers all it adds.
 
 `UNet` can be named in a model's configuration, the transforms are in ``nussl.datasets.transforms``, and
 `UNetSeparation` is in ``nussl.separation.deep``.
 """
 
+from svs_unet_plugin.mixing.excerpts import ExcerptSettings
 from svs_unet_plugin.nussl import compat
 from svs_unet_plugin.nussl.datasets import Remix
 from svs_unet_plugin.nussl.model import UNet, build_unet_mask_inference, from_network, save
 from svs_unet_plugin.nussl.separation import UNetSeparation
-from svs_unet_plugin.nussl.training import TrainSettings, train
+from svs_unet_plugin.nussl.training import train
 from svs_unet_plugin.nussl.transforms import (
     NormalizeMagnitude,
     SelectSources,
@@ -18,6 +19,7 @@ from svs_unet_plugin.nussl.transforms import (
     training_transform,
 )
 from svs_unet_plugin.training.loss import SpectralSNRLoss, phase_sensitive_magnitude
+from svs_unet_plugin.training.settings import TrainSettings
 
 nussl = compat.import_nussl()
 
@@ -28,6 +30,7 @@ for _transform in (SelectSources, ToSampleRate, NormalizeMagnitude):
     setattr(nussl.datasets.transforms, _transform.__name__, _transform)
 
 __all__ = [
+    "ExcerptSettings",
     "NormalizeMagnitude",
     "Remix",
     "SelectSources",

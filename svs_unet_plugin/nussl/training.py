@@ -1,18 +1,20 @@
-"""Training on nussl's engines and closures, which can be stopped at any moment and goes on exactly.
+"""Training on nussl's engines and closures, which can be stopped at any moment and is resumed exactly.
 
-nussl's ``add_validate_and_checkpoint`` is not used, because it writes in place, so that a kill leaves half
-a file, and keeps neither the random states nor the schedule. The files that it names are the same.
+nussl's ``add_validate_and_checkpoint`` is not used, and neither is ignite's ``Checkpoint``: the first writes
+in place, so that a kill leaves half a file, and both keep neither the random states nor nussl's metadata. The
+files that nussl names are the same.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import random
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,55 +24,20 @@ from torch.utils.data import DataLoader, RandomSampler, default_collate
 from tqdm import tqdm
 
 from svs_unet_plugin import unet
-from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.checkpoint import load_weights_only
+from svs_unet_plugin.files import atomic_write, claim
+from svs_unet_plugin.mixing.excerpts import DrawSampler
 from svs_unet_plugin.nussl import compat
-from svs_unet_plugin.nussl.datasets import Remix
+from svs_unet_plugin.nussl.datasets import DRAWN
 from svs_unet_plugin.nussl.model import save
-from svs_unet_plugin.nussl.run_state import Run, lock_file
+from svs_unet_plugin.training.history import Losses, plot_losses, write_losses
+from svs_unet_plugin.training.optimization import make_scheduler, uses_bfloat16
+from svs_unet_plugin.training.settings import TrainSettings
 
 nussl = compat.import_nussl()
 
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train; the defaults are the paper's where it tells.
-
-    Args:
-        epochs: at most, ≥ 1.
-        epoch_steps: batches an epoch, ≥ 1.
-        batch_size: excerpts a batch, ≥ 1.
-        learning_rate: of Adam; the largest one, for ``"one-cycle"``.
-        schedule: ``"plateau"`` halves the rate after ``patience`` / 2 epochs without a better loss;
-            ``"one-cycle"`` rises to the rate and falls to nothing over all epochs (L. Smith, N. Topin:
-            "Super-convergence", 2018).
-        patience: epochs without a better validation loss after which training stops; None for never.
-        loss: ``"L1Loss"`` between mask × mixture and source magnitudes, as in the paper, or
-            ``"SpectralSNRLoss"``, or another of nussl's losses.
-        max_norm: gradients of a larger L2 norm are scaled down to it; None for no limit.
-        mixed_precision: bfloat16 in the network; None for where that is fast: on a GPU, or a processor with
-            AMX.
-        seed: of every random number from the call of `train` on; seed before a model is made, too.
-    """
-
-    epochs: int = 100
-    epoch_steps: int = 100
-    batch_size: int = 8
-    learning_rate: float = 1e-3
-    schedule: Literal["plateau", "one-cycle"] = "plateau"
-    patience: int | None = None
-    loss: str = "L1Loss"
-    max_norm: float | None = 1.0
-    mixed_precision: bool | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "epoch_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.schedule not in ("plateau", "one-cycle"):
-            raise ValueError(f"schedule must be 'plateau' or 'one-cycle', got {self.schedule!r}")
-        if not hasattr(nussl.ml.train.loss, self.loss):
-            raise ValueError(f"nussl has no loss {self.loss!r}; take 'L1Loss' or 'SpectralSNRLoss'")
+LOSSES = {"l1": "L1Loss", "snr": "SpectralSNRLoss"}
+"""What nussl calls the losses of `TrainSettings`."""
 
 
 def train(
@@ -87,13 +54,15 @@ def train(
     """Train a model on a nussl dataset by Adam.
 
     An epoch draws ``epoch_steps * batch_size`` items in random order. After each the model is validated and
-    ``out`` holds ``checkpoints/latest.model.pth`` and ``best.model.pth`` (see `save`), losses for TensorBoard
-    in ``tensorboard``, and ``loss.png``. A run that was stopped, in whatever way, and is called again with
-    the same arguments goes on after its last whole epoch, and ends where an undisturbed one ends.
+    ``out`` holds ``checkpoints/latest.model.pth`` and ``best.model.pth`` (see `save`), ``losses.csv``,
+    ``loss.png``, and losses for TensorBoard in ``tensorboard``. A run that was stopped, in whatever way, and
+    is called again with the same arguments is resumed after its last whole epoch, and ends where an
+    undisturbed one
+    ends: on one CPU to the bit, on a GPU not, where some of torch's kernels are not deterministic.
 
     Args:
         model: a ``nussl.ml.SeparationModel`` of `build_unet_mask_inference`.
-        train_data: a nussl dataset with `training_transform`; a cache in it is filled first.
+        train_data: a nussl dataset with `training_transform`, a cache in which is filled first; or `Remix`.
         val_data: the same with ``excerpt_frames=None``: songs are validated whole, one at a time.
         out: a folder for this run alone.
         device: ``"cpu"`` or ``"cuda"``; by default a GPU if there is one.
@@ -104,28 +73,46 @@ def train(
         The path of the checkpoint with the lowest validation loss.
 
     Raises:
-        ValueError: if ``out`` holds a run of other settings, data or network, or another process trains
-            there now.
+        ValueError: if ``out`` holds a run with different settings, data or network, another process trains
+            there now, or a validation loss is not finite.
     """
     settings = settings or TrainSettings()
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     checkpoints = Path(out) / "checkpoints"
-    checkpoints.mkdir(parents=True, exist_ok=True)
+    description = _description(settings, model, train_data)
+    with claim(checkpoints, description, holds="a training run", may_change=settings.may_change):
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        run = _Run(checkpoints / "latest.state.pth")
+        nussl.utils.seed(settings.seed)
+        _fill_caches(train_data, val_data, progress=progress)
+        _train(model, train_data, val_data, Path(out), settings, run, device, workers, progress)
+    return checkpoints / "best.model.pth"
 
-    lock = lock_file(Path(out) / ".lock")
-    run = Run(checkpoints / "latest.state.pth", _description(settings, model, train_data))
-    nussl.utils.seed(settings.seed)
-    _fill_caches(train_data, val_data, progress=progress)
+
+def _train(
+    model: Any,
+    train_data: Any,
+    val_data: Any,
+    out: Path,
+    settings: TrainSettings,
+    run: _Run,
+    device: str,
+    workers: int,
+    progress: bool,
+) -> None:
+    checkpoints = run.path.parent
     # With the channels last in memory, convolutions are some ten percent faster on a CPU.
     model = model.to(device).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=settings.learning_rate, fused=True)
-    scheduler = _scheduler(optimizer, settings)
-    losses = {settings.loss: {"weight": 1.0}}
-    steps = settings.epoch_steps * settings.batch_size
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    scheduler = make_scheduler(optimizer, settings)
+    losses = {LOSSES[settings.loss]: {"weight": 1.0}}
+    items = settings.epoch_steps * settings.batch_size
+    drawn = isinstance(train_data, DRAWN)
     train_loader = DataLoader(
         train_data,
         settings.batch_size,
-        sampler=RandomSampler(train_data, num_samples=steps),
+        sampler=DrawSampler(items) if drawn else RandomSampler(train_data, num_samples=items),
         num_workers=workers,
         collate_fn=_collate,
     )
@@ -135,12 +122,12 @@ def train(
         nussl.ml.train.closures.ValidationClosure(losses, model),
         device,
     )
-    run.attach(
-        trainer,
-        {"model": model, "optimizer": optimizer, "scheduler": scheduler},
-        settings.epochs,
-        settings.epoch_steps,
-    )
+    run.attach(trainer, {"model": model, "optimizer": optimizer, "scheduler": scheduler}, settings)
+
+    @trainer.on(Events.EPOCH_STARTED)
+    def draw_anew(engine: Any) -> None:
+        if drawn:
+            train_loader.sampler.set_epoch(engine.state.epoch - 1)  # type: ignore[union-attr]
 
     @trainer.on(nussl.ml.train.BackwardsEvents.BACKWARDS_COMPLETED)
     def clip_gradients(_: Engine) -> None:
@@ -173,37 +160,87 @@ def train(
         if validation[-1] == min(validation):
             save(model, checkpoints / "best.model.pth", **described)
         run.save(engine)
-        plot_losses(history, settings.loss, Path(out) / "loss.png")
+        so_far = Losses(tuple(history["train/loss"]), tuple(validation))
+        write_losses(out / "losses.csv", so_far)
+        plot_losses(out / "loss.png", so_far, settings.loss)
         engine.fire_event(nussl.ml.train.ValidationEvents.VALIDATION_COMPLETED)
-        if _got_no_better(validation, settings.patience):
+        if run.is_over(settings):
             engine.terminate()
 
-    nussl.ml.train.add_tensorboard_handler(str(Path(out) / "tensorboard"), trainer)
+    nussl.ml.train.add_tensorboard_handler(str(out / "tensorboard"), trainer)
     if progress:
         nussl.ml.train.add_progress_bar_handler(trainer, validator)
-    mixed = settings.mixed_precision
-    if mixed is None:
-        mixed = device != "cpu" or torch.cpu._is_amx_tile_supported()
-    with lock, _mixed_precision(model, device) if mixed else nullcontext():
-        losses_so_far = run.history.get("validation/loss", [])
-        if len(losses_so_far) < settings.epochs and not _got_no_better(losses_so_far, settings.patience):
-            trainer.run(train_loader, max_epochs=settings.epochs)
-    return checkpoints / "best.model.pth"
+    if not run.is_over(settings):
+        with _bfloat16(model, device) if uses_bfloat16(settings, device) else nullcontext():
+            trainer.run(train_loader, max_epochs=settings.epochs, epoch_length=settings.epoch_steps)
+
+
+class _Run:
+    """What a run of training is after an epoch, in one file, so that it can be resumed exactly."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.state: dict[str, Any] = load_weights_only(path) if path.exists() else {}
+        self.history: dict[str, list[float]] = self.state.get("history", {})
+        self.parts: dict[str, Any] = {}
+        self.started = time.monotonic() - self.state.get("seconds", 0.0)
+
+    def attach(self, trainer: Engine, parts: dict[str, Any], settings: TrainSettings) -> None:
+        """Put the model, its optimizer and schedule, and the trainer where the run was left."""
+        self.parts = parts
+        if self.state:
+            for name, part in parts.items():
+                part.load_state_dict(self.state[name])
+            trainer.load_state_dict(
+                {
+                    "epoch": len(self.history["train/loss"]),
+                    "max_epochs": settings.epochs,
+                    "epoch_length": settings.epoch_steps,
+                }
+            )
+
+        @trainer.on(Events.STARTED)
+        def resume(engine: Any) -> None:  # after nussl's own handler, which empties the history
+            engine.state.epoch_history = self.history
+            if self.state:
+                _set_random_states(self.state["random"])
+
+    def save(self, engine: Any) -> None:
+        content = {
+            "history": engine.state.epoch_history,
+            "random": _random_states(),
+            "seconds": time.monotonic() - self.started,
+            **{name: part.state_dict() for name, part in self.parts.items()},
+        }
+        with atomic_write(self.path) as beside:
+            torch.save(content, beside)
+
+    def is_over(self, settings: TrainSettings) -> bool:
+        """Whether there are enough epochs, no better one came for long, or the time is up."""
+        losses = self.history.get("validation/loss", [])
+        if not losses:
+            return False
+        since_best = len(losses) - 1 - int(np.argmin(losses))
+        return (
+            len(losses) >= settings.epochs
+            or (settings.patience is not None and since_best > settings.patience)
+            or (settings.minutes is not None and time.monotonic() - self.started > 60 * settings.minutes)
+        )
 
 
 def _description(settings: TrainSettings, model: Any, train_data: Any) -> dict[str, Any]:
-    """What must be the same for a run to go on: settings, network and data, but not where the data lie."""
+    """What must be the same for a run to be resumed: settings, network, and data, wherever these lie."""
     cache_class = nussl.datasets.transforms.Cache
     steps = getattr(train_data.transform, "transforms", [train_data.transform])
-    if isinstance(train_data, Remix):
+    if isinstance(train_data, DRAWN):
         steps = [train_data, *steps]
     arguments = {key: module.get("args") for key, module in model.config["modules"].items()}
     return {
-        **asdict(settings),
+        **settings.as_record(),
         "network": json.dumps(arguments, sort_keys=True),
         "STFT": str(train_data.stft_params),
         "transform": [repr(step) for step in steps if not isinstance(step, cache_class)],
-        "number of items": len(train_data),
+        "items": len(train_data),
     }
 
 
@@ -212,21 +249,8 @@ def _collate(items: Any) -> Any:
     return items if isinstance(items, dict) else default_collate(items)
 
 
-def _got_no_better(losses: list[float], patience: int | None) -> bool:
-    """Whether the lowest loss is more than ``patience`` epochs old."""
-    return patience is not None and bool(losses) and len(losses) - 1 - int(np.argmin(losses)) > patience
-
-
-def _scheduler(optimizer: torch.optim.Optimizer, settings: TrainSettings) -> Any:
-    if settings.schedule == "one-cycle":
-        total = settings.epochs * settings.epoch_steps
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=total + 1)
-    patience = 5 if settings.patience is None else settings.patience // 2
-    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
-
-
 @contextmanager
-def _mixed_precision(model: nn.Module, device: str) -> Iterator[None]:
+def _bfloat16(model: nn.Module, device: str) -> Iterator[None]:
     """While it lasts, the model's forward pass runs in bfloat16; what it returns is float32 again."""
     forward = model.forward
 
@@ -255,17 +279,23 @@ def _fill_caches(*datasets: Any, progress: bool) -> None:
             dataset.cache_populated = True
 
 
-def plot_losses(history: dict[str, list[float]], loss: str, path: Path) -> None:
-    """Draw the losses of each epoch, ``train/loss`` and ``validation/loss``, as a PNG."""
-    from matplotlib.figure import Figure
+def _random_states() -> dict[str, Any]:
+    version, keys, gauss = random.getstate()
+    # nussl uses numpy's global generator, too.
+    name, numpy_keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002
+    return {
+        "python": [version, list(keys), gauss],
+        "numpy": [name, torch.from_numpy(np.asarray(numpy_keys).astype(np.int64)), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all(),
+    }
 
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="epoch", ylabel=loss, title="Loss of mask × mixture against the source")
-    for name in ("train/loss", "validation/loss"):
-        axes.plot(range(1, len(history[name]) + 1), history[name], marker=".", label=name.partition("/")[0])
-    if min(history["train/loss"]) > 0:  # not so in dB
-        axes.set_yscale("log")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    with atomic_write(path) as beside:
-        figure.savefig(beside, dpi=120, format="png")
+
+def _set_random_states(states: dict[str, Any]) -> None:
+    version, keys, gauss = states["python"]
+    random.setstate((version, tuple(keys), gauss))
+    name, numpy_keys, *rest = states["numpy"]
+    np.random.set_state((name, numpy_keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(states["cuda"])

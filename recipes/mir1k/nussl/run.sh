@@ -6,72 +6,47 @@ set -e
 set -o pipefail
 cd "$(dirname "$0")"
 
-help_message="Usage: ./run.sh [--data_dir CLIPS] [--preset NAME] [--quick true] [more]
-
-  --stage N        begins with stage N (0) and ends with --stop_stage (2): 0 data, 1 train, 2 evaluate
-  --data_dir DIR   a folder of MIR-1K's clips <singer>_<song>_<clip>.wav or .flac; without one the archive
-                   (1 GB) is downloaded
-  --preset NAME    the configuration local/NAME.yml, or a file of your own: conf (default) is what came out
-                   best, hop768 has the paper's hop, jansson2017 what the paper tells, release and
-                   small are the weights in the box
-  --quick true     trains both presets, conf and jansson2017, for 600 steps, and scores them on 36 clips
-  --tag TAG        the experiment is exp/train_<preset>_<tag>; one that is there goes on where it was stopped
-  --epochs N, --seed N, --every_clip true|false    instead of the configuration's
-  --clips N        scores the first N clips of each test singer
-  --jobs N         processes that score
-  --id IDS         GPUs to use, as in CUDA_VISIBLE_DEVICES"
-
-# General
-stage=0       # Controls from which stage to start
-stop_stage=2
-tag=default   # Controls the directory name associated to the experiment
-python_path=${PYTHON:-python}
-id=$CUDA_VISIBLE_DEVICES
-jobs=2
-
-data_dir=
-preset=conf
+data=mir1k
 quick=false
-every_clip=
-epochs=
-seed=
-clips=
+workers=
+recipe_help="Usage: ./run.sh [--source CLIPS] [--conf NAME] [--quick true] [more]
 
-. utils/parse_options.sh
-. utils/given.sh
+  --source DIR     a folder of MIR-1K's clips <singer>_<song>_<clip>.wav or .flac; without one the archive (1 GB) is
+                   downloaded
+  --conf NAME      the configuration local/NAME.yml, or a file of your own: conf (default) is what came out best, hop768
+                   has the paper's hop, jansson2017 is the paper's training, release and small make the bundled weights
+  --quick true     trains conf and jansson2017 for 600 steps each, and scores them on 36 clips
+  --tracks N       scores the first N clips of each test singer
+  --workers N      processes that read data while training"
+arguments=("$@")
+. ../../options.sh
 
-data=data/mir1k
-presets=("$preset")
 if [[ $quick == true ]]; then
-  presets=(conf jansson2017)
-  tag=quick epochs=2 clips=${clips:-6}
+  for conf in conf jansson2017; do
+    ./run.sh --tag quick --epochs 2 --tracks 6 "${arguments[@]}" --quick false --conf "$conf"
+  done
+  exit
 fi
-given every_clip epochs seed
+conf=${conf:-conf}
+data_dir=${data_dir:-data/mir1k}
+name=${conf##*/}
+experiment "train_${name%.yml}"
 
-if [[ $stage -le 0 && $stop_stage -ge 0 ]]; then
-  echo "Stage 0: Data"
-  if [[ -z $data_dir ]]; then
-    data_dir=$("$python_path" -m svs_unet_plugin.cli data fetch-mir1k data/original)
-  fi
-  "$python_path" -m svs_unet_plugin.cli data mir1k "$data_dir" "$data"
+if staged 0 "Data" && [[ -z $source ]]; then
+  source=$(svs_unet data fetch-mir1k data/original)
 fi
 
-checkpoints=()
-for preset in "${presets[@]}"; do
-  conf=local/$preset.yml
-  if [[ -f $preset ]]; then conf=$preset preset=$(basename "$preset" .yml); fi
-  expdir=exp/train_${preset}_$tag
-  checkpoints+=("$expdir/checkpoints/best.model.pth")
-  if [[ $stage -le 1 && $stop_stage -ge 1 ]]; then
-    echo "Stage 1: Train $expdir"
-    mkdir -p "$expdir"
-    CUDA_VISIBLE_DEVICES=$id "$python_path" train.py --data "$data" --out "$expdir" \
-      --conf "$conf" "${options[@]}" | tee -a "$expdir/train.log"
-  fi
-done
+if staged 1 "Prepare: clips in $data_dir"; then
+  svs_unet data mir1k "${source:-data/original/MIR-1K/Wavfile}" "$data_dir"
+fi
 
-if [[ $stage -le 2 && $stop_stage -ge 2 ]]; then
-  echo "Stage 2: Evaluate"
-  CUDA_VISIBLE_DEVICES=$id "$python_path" eval.py --data "$data" --checkpoints "${checkpoints[@]}" \
-    --jobs "$jobs" ${clips:+--clips "$clips"} | tee "exp/scores_$tag.md"
+if staged 2 "Train"; then
+  given workers
+  script train.py --conf "$conf" "${overrides[@]}" --data_dir "$data_dir" --exp_dir "$expdir" "${options[@]}" |
+    tee -a "$expdir/train.log"
+fi
+
+if staged 3 "Evaluate"; then
+  given jobs tracks
+  script eval.py --exp_dir "$expdir" --data_dir "$data_dir" "${options[@]}" | tee "$expdir/scores.md"
 fi

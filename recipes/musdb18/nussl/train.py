@@ -2,173 +2,145 @@
 
 from __future__ import annotations
 
-import argparse
-import shutil
-import sys
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import yaml
-from configuration import Conf, add_options, read_conf
+from jsonargparse import ArgumentParser
 
 import svs_unet_plugin.nussl as svs
-from svs_unet_plugin import STFT
+from svs_unet_plugin.corpora.musdb import STEMS
 from svs_unet_plugin.corpora.prepare import Prepared, open_prepared
-from svs_unet_plugin.files import atomic_write
-from svs_unet_plugin.mixing import scaper as mixing
+from svs_unet_plugin.files import copy
+from svs_unet_plugin.mixing.excerpts import mapped_songs
+from svs_unet_plugin.mixing.scaper import MixSettings
 from svs_unet_plugin.nussl import nussl
+from svs_unet_plugin.nussl.datasets import OnTheFly, open_mixtures, whole_songs
+from svs_unet_plugin.training import configuration
+from svs_unet_plugin.training.configuration import Configuration
 
-STEMS = ("vocals", "drums", "bass", "other")
+MIXING = Literal["remix", "scaper", "on_the_fly"]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--exp_dir", type=Path, required=True, help="the experiment; goes on if it was begun")
-    parser.add_argument("--prepared", type=Path, required=True, help="what `svs-unet data prepare` wrote")
-    parser.add_argument("--mixtures_dir", type=Path, help="what mix.py wrote")
+def main(arguments: Sequence[str] | None) -> None:
+    parser = command_line(__doc__)
+    parser.add_argument("--exp_dir", required=True, help="the experiment; it is resumed if it was begun")
     parser.add_argument("--device", help="cpu, cuda …; default: a GPU if there is one")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read data (default 0)")
-    add_options(parser)
-    options = parser.parse_args()
-
-    conf = read_conf(options)
-    options.exp_dir.mkdir(parents=True, exist_ok=True)
-    for name, text in (("conf.yml", yaml.safe_dump(conf, sort_keys=False)), ("versions.txt", versions())):
-        if not (options.exp_dir / name).exists():
-            with atomic_write(options.exp_dir / name) as beside:
-                beside.write_text(text)
+    parser.add_argument("--workers", type=int, default=0, help="processes that read data")
+    options = parser.parse_args(arguments)
+    conf, experiment = configuration.configuration_of(options), Path(options.exp_dir)
+    configuration.keep(conf, experiment, options.data_dir)
     best = train(
-        network_config(conf),
         conf,
-        open_prepared(options.prepared),
-        options.exp_dir,
-        mixtures=options.mixtures_dir,
+        open_prepared(options.data_dir),
+        experiment,
+        mixtures=options.mixtures,
         device=options.device,
         workers=options.workers,
     )
-    with atomic_write(options.exp_dir / "best_model.pth") as beside:
-        shutil.copyfile(best, beside)
-    print(options.exp_dir / "best_model.pth")
+    copy(best, experiment / "best_model.pth")
+    print(experiment / "best_model.pth")
 
 
-def network_config(conf: Conf) -> dict[str, Any]:
+def command_line(description: str | None) -> ArgumentParser:
+    """The options of this script and of mix.py: a configuration, songs and mixtures."""
+    parser = configuration.parser(description)
+    parser.add_argument("--mixing", type=MIXING, default="remix", help="how the songs are mixed")
+    parser.add_class_arguments(MixSettings, "scaper")
+    parser.add_argument("--data_dir", required=True, help="prepared songs")
+    parser.add_argument("--mixtures", help="the folder of scaper's mixtures")
+    return parser
+
+
+def network_of(conf: Configuration) -> dict[str, Any]:
     """The U-Net of a configuration, for ``nussl.ml.SeparationModel``."""
-    return svs.build_unet_mask_inference(sources_of(conf), **conf["network"])
-
-
-def sources_of(conf: Conf) -> tuple[str, ...]:
-    sources = tuple(conf["sources"].split(","))
-    if "vocals" not in sources or not set(sources) <= set(STEMS) or len(set(sources)) < len(sources):
-        raise ValueError(
-            f"sources must be vocals, or vocals and others of {','.join(STEMS)} with commas between, "
-            f"got {conf['sources']!r}"
-        )
-    return sources
+    if not set(conf.sources) <= set(STEMS):
+        raise ValueError(f"sources must be among {','.join(STEMS)}, got {','.join(conf.sources)}")
+    return svs.build_unet_mask_inference(conf.sources, **conf.network)
 
 
 def train(
-    network: dict[str, Any],
-    conf: Conf,
+    conf: Configuration,
     prepared: Prepared,
     out: Path,
+    network: dict[str, Any] | None = None,
     *,
-    mixtures: Path | None = None,
+    mixtures: str | Path | None = None,
     device: str | None = None,
     workers: int = 0,
     progress: bool = True,
+    **validation: Any,
 ) -> Path:
-    """Train a network, and return its best checkpoint; a run that was stopped goes on.
+    """Train a network, and return its best checkpoint; a run that was stopped is resumed.
 
     Args:
-        network: a configuration for ``nussl.ml.SeparationModel`` that estimates the configuration's sources.
-        conf: such as ``local/conf.yml``.
         prepared: the songs.
         out: the folder of the run.
+        network: a configuration for ``nussl.ml.SeparationModel`` that estimates the configuration's sources,
+            by default its U-Net.
         mixtures: what mix.py wrote, if the configuration asks for it.
         device, workers, progress: see `svs_unet_plugin.nussl.train`.
+        validation: further arguments of the dataset of songs for validation.
     """
-    sources, stft = sources_of(conf), STFT(prepared.settings.sample_rate, hop_length=conf["hop_length"])
-    settings = svs.TrainSettings(**conf["training"])
-    nussl.utils.seed(settings.seed)
-    model = nussl.ml.SeparationModel(network)
-    val_data = mixing.whole_songs(
+    nussl.utils.seed(conf.training.seed)
+    model = nussl.ml.SeparationModel(network or network_of(conf))
+    songs = whole_songs(
         prepared.valid,
-        stft_params=svs.stft_params(stft),
-        transform=transform_of(conf, sources, stft, cache=out / "cache" / "valid"),
+        stft_params=svs.stft_params(conf.stft(prepared.settings.sample_rate)),
+        transform=transform(conf, prepared, None, out / "cache" / "valid"),
+        **validation,
     )
-    train_data = training_data(conf, sources, stft, prepared, out, mixtures)
     return svs.train(
-        model, train_data, val_data, out, settings, device=device, workers=workers, progress=progress
+        model,
+        training_data(conf, prepared, out, mixtures),
+        songs,
+        out,
+        conf.training,
+        device=device,
+        workers=workers,
+        progress=progress,
     )
 
 
-def transform_of(
-    conf: Conf,
-    sources: Sequence[str],
-    stft: STFT,
-    excerpt_frames: int | None = None,
-    cache: Path | None = None,
-) -> Any:
-    """What stands between songs and the network; whole songs, unless it is told otherwise."""
-    return svs.training_transform(sources, excerpt_frames, cache, stft, conf["phase_sensitive"])
+def transform(conf: Configuration, prepared: Prepared, excerpt_frames: int | None, cache: Path | None) -> Any:
+    """What stands between songs and the network."""
+    stft = conf.stft(prepared.settings.sample_rate)
+    return svs.training_transform(conf.sources, excerpt_frames, cache, stft, conf.training.phase_sensitive)
 
 
-def training_data(
-    conf: Conf, sources: Sequence[str], stft: STFT, prepared: Prepared, out: Path, mixtures: Path | None
-) -> Any:
-    """The nussl dataset that ``conf["mixing"]`` names."""
-    scaper = mixing.MixSettings(**conf["scaper"])
-    if scaper.mixtures and conf["mixing"] != "on_the_fly" and mixtures is None:
-        raise ValueError(
-            f"{scaper.mixtures} mixtures are to be trained on: name their folder, --mixtures_dir"
-        )
-    arguments: dict[str, Any] = {"stft_params": svs.stft_params(stft)}
-
-    def mixtures_dir() -> Path:
-        if mixtures is None:
-            raise ValueError(f"{scaper.mixtures} mixtures are to be trained on: name their folder")
-        return mixtures
-
-    if conf["mixing"] == "remix":
-        others = [name for name in STEMS if name not in sources]
+def training_data(conf: Configuration, prepared: Prepared, out: Path, mixtures: str | Path | None) -> Any:
+    """The nussl dataset that the key ``mixing`` names."""
+    stft, scaper = conf.stft(prepared.settings.sample_rate), MixSettings(**conf.values["scaper"])
+    mixing, frames = conf.values["mixing"], conf.excerpts.excerpt_frames
+    if scaper.mixtures and mixing != "on_the_fly" and mixtures is None:
+        raise ValueError(f"{scaper.mixtures} mixtures are to be trained on: name their folder, --mixtures")
+    if mixing == "remix":
+        others = [name for name in STEMS if name not in conf.sources]
 
         def songs() -> Iterator[Any]:
-            yield from mixing.mapped_songs(prepared.train, [*sorted(sources), *others])
+            yield from mapped_songs(prepared.train, [*sorted(conf.sources), *others])
             if scaper.mixtures:
-                yield from mixing.open_mixtures(mixtures_dir(), scaper)
+                yield from open_mixtures(mixtures, scaper)
 
         return svs.Remix(
             songs(),
             stft,
-            sources=sources,
+            sources=conf.sources,
             others=others,
-            excerpt_frames=conf["excerpt_frames"],
-            phase_sensitive=conf["phase_sensitive"],
-            **conf["remix"],
+            settings=conf.excerpts,
+            phase_sensitive=conf.training.phase_sensitive,
+            seed=conf.training.seed,
         )
-    if conf["mixing"] == "scaper":
-        if not scaper.mixtures:
-            raise ValueError("mixing: scaper trains on scaper's mixtures, and scaper: mixtures is 0")
-        transform = transform_of(conf, sources, stft, conf["excerpt_frames"], out / "cache" / "train")
-        return mixing.open_mixtures(mixtures_dir(), scaper, transform=transform, **arguments)
-    if conf["mixing"] == "on_the_fly":
-        transform = transform_of(conf, sources, stft, conf["excerpt_frames"])
-        number = conf["training"]["epoch_steps"] * conf["training"]["batch_size"]
-        return mixing.on_the_fly(prepared, scaper, number, transform=transform, **arguments)
-    raise ValueError(f"mixing must be remix, scaper or on_the_fly, got {conf['mixing']!r}")
-
-
-def versions() -> str:
-    """The versions that a run depends on, one a line."""
-    packages = ("svs_unet_plugin", "nussl", "torch", "numpy", "scipy", "librosa", "soxr", "scaper", "museval")
-    lines = [f"python {sys.version.split()[0]}", *(f"{name} {version(name)}" for name in packages)]
-    return "\n".join(lines) + "\n"
+    params = svs.stft_params(stft)
+    if mixing == "on_the_fly":
+        items = conf.training.epoch_steps * conf.training.batch_size
+        steps = transform(conf, prepared, frames, None)
+        return OnTheFly(prepared, scaper, items, conf.training.seed, stft_params=params, transform=steps)
+    if not scaper.mixtures:
+        raise ValueError("with mixing: scaper there must be mixtures to train on: --scaper.mixtures 100")
+    steps = transform(conf, prepared, frames, out / "cache" / "train")
+    return open_mixtures(mixtures, scaper, stft_params=params, transform=steps)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+    configuration.run(main)

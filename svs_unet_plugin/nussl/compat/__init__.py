@@ -49,24 +49,6 @@ def import_nussl() -> ModuleType:
         return nussl
 
 
-def import_scaper() -> ModuleType:
-    """Import scaper, repaired: NumPy 2.0 removed ``np.Inf``, which scaper 1.6.5 names in ``generate``.
-
-    Raises:
-        ImportError: scaper is not installed.
-    """
-    with _lock:
-        try:
-            scaper = importlib.import_module("scaper")
-        except ModuleNotFoundError as error:
-            if error.name != "scaper":
-                raise
-            raise ImportError("scaper is not installed: pip install 'svs_unet_plugin[recipes]'") from error
-        if not hasattr(scaper.core.np, "Inf"):
-            scaper.core.np = _view(np, Inf=np.inf)
-        return scaper
-
-
 def allow(*classes: type) -> None:
     """Let checkpoints hold objects of these classes (transforms of our own)."""
     _allowed.extend(cls for cls in classes if cls not in _allowed)

@@ -1,0 +1,112 @@
+# The options of every recipe; a run.sh sources this after it has set its own variables and $recipe_help.
+#
+# `--name value` sets the variable `name` where there is one, and `--some-name value` sets `some_name`. Any other
+# name is a key of the configuration, and is kept in the array `overrides` for the scripts that read it.
+
+stage=0                         # the first stage to run
+stop_stage=${stop_stage:-3}     # the last
+tag=                            # of the experiment's folder
+data=${data:-demo}              # which data
+source=                         # where they are
+data_dir=                       # where they are prepared
+exp_dir=                        # the experiment's folder
+conf=                           # the configuration, a file
+tracks=                         # how many test tracks to score
+jobs=                           # processes
+id=$CUDA_VISIBLE_DEVICES        # GPUs
+python_path=${PYTHON:-python}
+
+common_help="  --stage N        begins with stage N (0) and ends with --stop_stage ($stop_stage):
+                   0 data, 1 prepare, 2 train, 3 evaluate, 4 compare
+  --tag TAG        names the experiment exp/NAME_<tag>; the same tag resumes it. Without one the tag is made from the
+                   data and the configuration, so that the same command resumes and another begins anew
+  --exp_dir DIR    the experiment's folder, in the place of a tag
+  --conf FILE      the configuration
+  --data_dir DIR   where the data are prepared (data/prepared/NAME, by --source)
+  --tracks N       scores the first N test tracks
+  --jobs N         processes that prepare, mix and score (one a core)
+  --id IDS         GPUs to use, as in CUDA_VISIBLE_DEVICES
+
+Every key of the configuration is an option, too, such as --epochs 10; \`python train.py --help\` lists them."
+
+overrides=()
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    -h | --help)
+      printf '%s\n' "$recipe_help" "$common_help"
+      exit 0 ;;
+    --*=*)
+      echo "$0: options are given as '--name value', not as '$1'" >&2
+      exit 2 ;;
+    --*)
+      if [[ $# -lt 2 ]]; then
+        echo "$0: $1 needs a value" >&2
+        exit 2
+      fi
+      option=${1#--}
+      option=${option//-/_}
+      if [[ $option =~ ^[a-z][a-z0-9_]*$ && -n ${!option+set} ]]; then
+        printf -v "$option" '%s' "$2"
+      else
+        overrides+=("$1" "$2")
+      fi
+      shift 2 ;;
+    *)
+      echo "$0: unexpected argument '$1'" >&2
+      exit 2 ;;
+  esac
+done
+
+for option in stage stop_stage; do
+  if [[ ! ${!option} =~ ^[0-5]$ ]]; then
+    echo "$0: --$option must be a number from 0 to 5, got '${!option}'" >&2
+    exit 2
+  fi
+done
+if ! "$python_path" -c 'import svs_unet_plugin' 2>/dev/null; then
+  echo "$0: $python_path has no svs_unet_plugin: activate its environment, or name a Python with --python_path" >&2
+  exit 2
+fi
+
+# Paths are relative to where run.sh was called.
+for option in source data_dir exp_dir song; do
+  if [[ -n ${!option} && ${!option} != /* ]]; then printf -v "$option" '%s' "$OLDPWD/${!option}"; fi
+done
+if [[ -n $conf && $conf != /* && -f $OLDPWD/$conf ]]; then conf=$OLDPWD/$conf; fi
+
+# given NAME ...: the variables of these names that have a value, as "--name value", in `options`.
+given() {
+  local name
+  options=()
+  for name in "$@"; do
+    if [[ -n ${!name} ]]; then options+=("--$name" "${!name}"); fi
+  done
+}
+
+# staged N TITLE: whether stage N is to be run, which it announces.
+staged() {
+  if [[ $stage -gt $1 || $stop_stage -lt $1 ]]; then return 1; fi
+  echo "Stage $1: $2"
+}
+
+# script NAME ...: run a Python script on the GPUs of --id.
+script() { CUDA_VISIBLE_DEVICES=$id "$python_path" "$@"; }
+
+svs_unet() { "$python_path" -m svs_unet_plugin.cli "$@"; }
+
+# eight_digits TEXT ...: a name for what the texts say.
+eight_digits() {
+  "$python_path" -c 'import hashlib, sys; print(hashlib.sha256("\n".join(sys.argv[1:]).encode()).hexdigest()[:8])' "$@"
+}
+
+# experiment NAME: sets `expdir` and makes it, after the configuration was found to be a good one.
+# $conf is a file, or the name of one in local/.
+experiment() {
+  local configuration
+  if [[ ! -f $conf && -f local/$conf.yml ]]; then conf=local/$conf.yml; fi
+  configuration=$("$python_path" train.py --conf "$conf" "${overrides[@]}" --print_config)
+  if [[ -z $tag ]]; then tag=$(eight_digits "$data" "$source" "$configuration"); fi
+  expdir=${exp_dir:-exp/$1_$tag}
+  mkdir -p "$expdir"
+  echo "The experiment is $expdir"
+}

@@ -1,0 +1,189 @@
+"""The configuration of a recipe: a YAML file, and ``--key value`` for whatever is to differ from it.
+
+Every key is a field of one of the dataclasses that it configures, so that its type, its default, its range
+and its text in ``--help`` are written once, there.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from svs_unet_plugin.files import differences, read_settings, write_text
+from svs_unet_plugin.mixing.excerpts import ExcerptSettings
+from svs_unet_plugin.stft import STFT
+from svs_unet_plugin.training.settings import TrainSettings
+from svs_unet_plugin.unet import UNet
+
+CONFIGURATION_FILE = "conf.yml"
+"""What an experiment was configured with, in its folder; ``--conf`` reads it again."""
+
+DATA_FILE = "data.yml"
+"""What it was trained on."""
+
+NETWORK = ("channels", "bottleneck", "max_channels", "residual_blocks")
+"""The arguments of `UNet` that a configuration has."""
+
+NO_CONFIGURATION = (
+    "conf",
+    "print_config",
+    "exp_dir",
+    "data_dir",
+    "data_name",
+    "mixtures",
+    "workers",
+    "device",
+    "jobs",
+)
+"""Options of a script that are not part of the configuration."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What is trained, and how.
+
+    Args:
+        sources: what the network estimates, "vocals" among them.
+        window_length, hop_length: of the STFT, in samples.
+        network: further arguments of `UNet`.
+        excerpts: how mixtures are drawn.
+        training: how the network is trained.
+        values: all of it and the recipe's own keys, as plain data.
+    """
+
+    sources: tuple[str, ...]
+    window_length: int
+    hop_length: int
+    network: dict[str, Any]
+    excerpts: ExcerptSettings
+    training: TrainSettings
+    values: dict[str, Any]
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Configuration:
+        """The configuration that keys and values describe.
+
+        Raises:
+            ValueError: if a value is out of its range.
+        """
+        return cls(
+            sources=source_names(values["sources"]),
+            window_length=values["window_length"],
+            hop_length=values["hop_length"],
+            network={name: values[name] for name in NETWORK},
+            excerpts=ExcerptSettings.pick(values),
+            training=TrainSettings.pick(values),
+            values=values,
+        )
+
+    def stft(self, sample_rate: int = STFT.sample_rate) -> STFT:
+        """The transform of the network, for songs at this rate in Hz."""
+        return STFT(sample_rate, self.window_length, self.hop_length)
+
+    @property
+    def name(self) -> str:
+        """Such as ``"Residual U-Net + BLSTM, 4 stems"``."""
+        name = "Residual U-Net" if self.network["residual_blocks"] else "U-Net"
+        if self.network["bottleneck"]:
+            name += f" + {self.network['bottleneck'].upper()}"
+        return name + (f", {len(self.sources)} stems" if len(self.sources) > 1 else "")
+
+
+def source_names(text: str) -> tuple[str, ...]:
+    """The names in ``"vocals"`` or ``"vocals,drums,bass,other"``.
+
+    Raises:
+        ValueError: if a name is empty or there twice, or "vocals" is missing.
+    """
+    names = tuple(text.split(","))
+    if "vocals" not in names or not all(names) or len(set(names)) < len(names):
+        raise ValueError(
+            f"sources must be different names with commas between, vocals among them, got {text!r}"
+        )
+    return names
+
+
+def parser(description: str | None) -> ArgumentParser:
+    """A command line whose options are the keys of `Configuration`, and ``--conf`` for a file of them.
+
+    A recipe adds its own: keys of its configuration, and paths of `NO_CONFIGURATION`.
+    """
+    found = ArgumentParser(
+        description=description, usage="%(prog)s [--conf FILE] [--key value ...]; --help lists the keys"
+    )
+    found.add_argument("--conf", action="config", help="the YAML file that the other options override")
+    found.add_argument(
+        "--sources", type=str, default="vocals", help="what is estimated, with commas between the names"
+    )
+    found.add_class_arguments(STFT, skip={"sample_rate"})
+    found.add_class_arguments(UNet, skip={"in_channels", "sources"})
+    found.add_class_arguments(ExcerptSettings)
+    found.add_class_arguments(TrainSettings)
+    return found
+
+
+def configuration_of(options: Namespace) -> Configuration:
+    """The configuration among a script's options."""
+    values = options.as_dict()
+    return Configuration.of({key: value for key, value in values.items() if key not in NO_CONFIGURATION})
+
+
+def keep(configuration: Configuration, experiment: Path, data_dir: str | os.PathLike[str]) -> None:
+    """Write what an experiment is into its folder: its configuration, its data, and the installed versions.
+
+    Args:
+        data_dir: the prepared data, with the record of what they were prepared from.
+
+    Raises:
+        ValueError: if the folder holds an experiment with a different configuration or different data.
+    """
+    data = {"data_dir": os.path.realpath(data_dir), **(read_settings(data_dir) or {})}
+    for name, now, may_change in (
+        (CONFIGURATION_FILE, configuration.values, configuration.training.may_change),
+        (DATA_FILE, data, ()),
+    ):
+        path = experiment / name
+        if path.is_file():
+            before = yaml.safe_load(path.read_text(encoding="utf-8"))
+            if changed := differences(before, now, may_change):
+                raise ValueError(
+                    f"{experiment} holds an experiment with different settings: {'; '.join(changed)}. "
+                    "Use the same ones to resume it, or another --tag"
+                )
+    write_text(experiment / CONFIGURATION_FILE, yaml.safe_dump(configuration.values, sort_keys=False))
+    write_text(experiment / DATA_FILE, yaml.safe_dump(data, sort_keys=False))
+    write_text(experiment / "versions.txt", installed_versions())
+
+
+def read(experiment: Path) -> Configuration:
+    """The configuration that an experiment was trained with.
+
+    Raises:
+        FileNotFoundError: if the folder holds none.
+    """
+    path = experiment / CONFIGURATION_FILE
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: train the experiment first")
+    return Configuration.of(yaml.safe_load(path.read_text(encoding="utf-8")))
+
+
+def installed_versions() -> str:
+    """Python and every installed package with its version, a line each, as ``pip freeze`` has them."""
+    packages = {f"{package.name}=={package.version}" for package in metadata.distributions()}
+    return "\n".join([f"python=={sys.version.split()[0]}", *sorted(packages, key=str.lower)]) + "\n"
+
+
+def run(main: Any, options: Sequence[str] | None = None) -> None:
+    """Run a script's ``main``; bad input ends it with one sentence."""
+    try:
+        main(options)
+    except (OSError, ValueError, RuntimeError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {error}")

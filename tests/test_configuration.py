@@ -1,0 +1,111 @@
+"""A recipe's configuration: one file, and ``--key value`` for what differs."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+import yaml
+
+from svs_unet_plugin.files import write_json
+from svs_unet_plugin.mixing.excerpts import ExcerptSettings
+from svs_unet_plugin.training import configuration
+from svs_unet_plugin.training.configuration import Configuration, configuration_of, keep, parser, read
+from svs_unet_plugin.training.settings import TrainSettings
+
+
+def configured(*arguments: str) -> Configuration:
+    return configuration_of(parser("Test").parse_args(list(arguments)))
+
+
+def test_the_defaults_are_those_of_what_is_configured() -> None:
+    conf = configured()
+    assert (conf.sources, conf.hop_length) == (("vocals",), 768)
+    assert conf.network == {"channels": 16, "bottleneck": None, "max_channels": None, "residual_blocks": 0}
+    assert conf.excerpts == ExcerptSettings() and conf.training == TrainSettings()
+    assert conf.name == "U-Net"
+
+
+def test_options_override_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "conf.yml"
+    path.write_text(
+        "sources: vocals,drums\nepochs: 3\nmax_channels: 256\nresidual_blocks: 1\nlearning_rate: 2e-3\n"
+    )
+    conf = configured("--conf", str(path), "--epochs", "4", "--max_channels", "null", "--bottleneck", "blstm")
+    assert conf.sources == ("vocals", "drums") and conf.name == "Residual U-Net + BLSTM, 2 stems"
+    assert conf.training == TrainSettings(epochs=4, learning_rate=2e-3)
+    assert conf.network["max_channels"] is None
+
+
+def test_every_setting_is_an_option_and_has_its_text_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        parser("Test").parse_args(["--help"])
+    said = capsys.readouterr().out
+    for settings in (ExcerptSettings, TrainSettings):
+        for field in fields(settings):
+            assert f"--{field.name} " in said
+    assert "epochs without a lower validation loss after which" in " ".join(said.split())
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--lerning_rate", "1"), "unrecognized arguments: --lerning_rate 1"),
+        (("--epochs", "many"), 'Parser key "epochs"'),
+        (("--loss", "l3"), "Literal['l1', 'snr']. Got value: l3"),
+    ],
+)
+def test_wrong_options_are_refused(
+    arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        configured(*arguments)
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (("--epochs", "0"), "epochs must be at least 1, got 0"),
+        (("--sources", "drums,bass"), "vocals among them, got 'drums,bass'"),
+        (("--sources", "vocals,vocals"), "different names"),
+        (("--sources", "vocals,"), "different names"),
+    ],
+)
+def test_wrong_values_are_refused_in_a_sentence(arguments: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        configured(*arguments)
+
+
+def test_an_experiment_keeps_what_it_is(tmp_path: Path) -> None:
+    data, experiment = tmp_path / "prepared", tmp_path / "experiment"
+    write_json(data / "settings.json", {"source": "/a/musdb"})
+    conf = configured("--epochs", "3")
+    keep(conf, experiment, data)
+    assert read(experiment) == conf
+    kept = yaml.safe_load((experiment / "data.yml").read_text())
+    assert kept == {"data_dir": str(data), "source": "/a/musdb"}
+    assert "\nnumpy==" in (experiment / "versions.txt").read_text()
+
+    keep(configured("--epochs", "5"), experiment, data)  # may grow
+    assert read(experiment).training.epochs == 5
+    with pytest.raises(ValueError, match=r"seed was 0 and is now 1\. .* another --tag"):
+        keep(configured("--epochs", "5", "--seed", "1"), experiment, data)
+    write_json(data / "settings.json", {"source": "/b/musdb"})
+    with pytest.raises(ValueError, match="source was '/a/musdb' and is now '/b/musdb'"):
+        keep(configured("--epochs", "5"), experiment, data)
+    with pytest.raises(FileNotFoundError, match=r"conf\.yml is missing: train the experiment first"):
+        read(tmp_path)
+
+
+def test_what_an_experiment_keeps_configures_it_again(tmp_path: Path) -> None:
+    keep(configured("--channels", "4", "--loss", "snr"), tmp_path, tmp_path)
+    again = configured("--conf", str(tmp_path / configuration.CONFIGURATION_FILE))
+    assert again == configured("--channels", "4", "--loss", "snr")
+
+
+def test_bad_input_ends_a_script_with_one_sentence() -> None:
+    def main(arguments: object) -> None:
+        raise ValueError("this is bad")
+
+    with pytest.raises(SystemExit, match=r": this is bad$"):
+        configuration.run(main)

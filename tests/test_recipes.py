@@ -1,0 +1,307 @@
+"""The recipes from their command lines, with trainings of a few steps."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import museval
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from killing import kill_when
+
+from svs_unet_plugin import Separator, checkpoint
+from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
+
+RECIPES = Path(__file__).parents[1] / "recipes"
+RUN = {
+    "musdb18/nussl": "musdb18/nussl/run.sh",
+    "musdb18/asteroid": "musdb18/asteroid/run.sh",
+    "mir1k/nussl": "mir1k/nussl/run.sh",
+    "demo": "demo/run.sh",
+}
+SHORT = ("--epochs", 2, "--epoch_steps", 2, "--batch_size", 2, "--excerpt_frames", 66, "--channels", 4)
+
+
+@pytest.fixture
+def recipes(tmp_path: Path) -> Path:
+    """A copy, since a recipe works in its own folder."""
+    ignored = shutil.ignore_patterns("data", "exp", "__pycache__")
+    return Path(shutil.copytree(RECIPES, tmp_path / "repository" / "recipes", ignore=ignored))
+
+
+def command(recipe: Path, *options: object) -> list[str]:
+    return [str(recipe / "run.sh"), "--python_path", sys.executable, *map(str, options)]
+
+
+def run(recipe: Path, *options: object, cwd: Path | None = None) -> str:
+    done = subprocess.run(command(recipe, *options), cwd=cwd, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
+def weights(exp: Path) -> dict[str, torch.Tensor]:
+    return checkpoint.read(exp / "best_model.pth").network.state_dict()
+
+
+@pytest.mark.parametrize(
+    "arguments, code, said",
+    [
+        ([], 0, "0 a b||"),
+        (["--stage", "2", "--some-name", "x y"], 0, "2 x y||"),
+        (["--epochs", "3", "--scaper.mixtures", "4"], 0, "0 a b|--epochs 3 --scaper.mixtures 4|"),
+        (["--conf", "own.yml", "--source", "songs"], 0, "0 a b||/songs"),
+        (["--stage=2"], 2, "options are given as '--name value', not as '--stage=2'"),
+        (["--stage"], 2, "--stage needs a value"),
+        (["--stage", "abc"], 2, "--stage must be a number from 0 to 5, got 'abc'"),
+        (["--stop_stage", "9"], 2, "--stop_stage must be a number from 0 to 5, got '9'"),
+        (["-stage", "3"], 2, "unexpected argument '-stage'"),
+        (["extra"], 2, "unexpected argument 'extra'"),
+        (["--python_path", "/nowhere/python"], 2, "/nowhere/python has no svs_unet_plugin"),
+        (["--help"], 0, "such as --epochs 10; `python train.py --help` lists them."),
+    ],
+)
+def test_options(arguments: list[str], code: int, said: str) -> None:
+    script = (
+        "cd /; some_name='a b' recipe_help='Usage: so and so';"
+        f'. {RECIPES}/options.sh; echo "$stage $some_name|${{overrides[*]}}|$source"'
+    )
+    given = ["bash", "-ec", script, "run.sh", "--python_path", sys.executable, *arguments]
+    done = subprocess.run(given, capture_output=True, text=True, cwd="/")
+    assert done.returncode == code, done.stderr
+    assert said in (done.stderr if code else done.stdout).replace("//", "/")
+
+
+@pytest.mark.parametrize("recipe", RUN)
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--learning_speed", "1"], "unrecognized arguments: --learning_speed 1"),
+        (["--epochs", "many"], 'Parser key "epochs"'),
+    ],
+)
+def test_every_recipe_refuses_wrong_keys_before_it_does_anything(
+    recipes: Path, recipe: str, arguments: list[str], said: str
+) -> None:
+    done = subprocess.run(command(recipes / recipe, *arguments), capture_output=True, text=True)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert not list(recipes.rglob("train_*"))
+
+
+@pytest.mark.parametrize("recipe", ["musdb18/nussl", "musdb18/asteroid"])
+@pytest.mark.parametrize(
+    "arguments, code, said",
+    [
+        (["--help"], 0, "--data KIND"),
+        (["--data", "musdb"], 2, "--data must be demo, musdb7s, musdb18 or musdb18hq, not 'musdb'"),
+        (["--data", "musdb18"], 2, "--data musdb18 needs --source DIR"),
+        (["--data", "musdb18", "--source", "nowhere"], 2, "nowhere holds no tracks"),
+        (["--stage", "2"], 1, "is no folder of prepared tracks"),
+    ],
+)
+def test_wrong_data(recipes: Path, recipe: str, arguments: list[str], code: int, said: str) -> None:
+    done = subprocess.run(command(recipes / recipe, *arguments), capture_output=True, text=True)
+    assert done.returncode == code and said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_from_stem_files_to_scores(recipes: Path, tmp_path: Path) -> None:
+    recipe, corpus = recipes / "musdb18" / "nussl", tmp_path / "MUSDB18"
+    make_corpus(corpus, 4, seconds=4.0, seed=0, stems=True)
+    (corpus / "test" / "half.stem.mp4").write_bytes(next(corpus.glob("test/*")).read_bytes()[:50_000])
+    options = ("--data", "musdb18", "--source", "MUSDB18", "--jobs", 1, *SHORT)  # relative to the caller
+    said = run(recipe, "--tag", "whole", "--stop_stage", 3, *options, cwd=tmp_path)
+    assert "4 tracks, 0.3 minutes: 3 to train, 1 to test on" in said
+    assert "skipped: test/half" in said.replace("skipped: half", "skipped: test/half")
+    assert "| vocals | " in said and "ALARM: unet does nothing" in said  # after four steps
+    exp = recipe / "exp" / "train_unet_whole"
+    assert {path.name for path in exp.iterdir()} >= {
+        "conf.yml", "data.yml", "versions.txt", "best_model.pth", "train.log", "eval.log", "loss.png",
+        "losses.csv",
+    }  # fmt: skip
+    assert "epochs: 2\n" in (exp / "conf.yml").read_text()
+    store = museval.EvalStore()
+    store.add_eval_dir(exp / "results" / "unet")
+    assert set(store.df.target) == {"vocals", "accompaniment"} and store.df.track.nunique() == 1
+    assert len((exp / "losses.csv").read_text().splitlines()) == 3
+
+    # The same tag with other songs, or another seed, is refused.
+    other = tmp_path / "other" / "MUSDB18"
+    make_corpus(other, 4, seconds=4.0, seed=1)
+    for changed, words in (
+        (("--source", other, "--stop_stage", 2), "data_dir was"),
+        (("--source", corpus, "--stop_stage", 2, "--stage", 2, "--seed", 9), "seed was 0 and is now 9"),
+    ):
+        given = command(recipe, "--tag", "whole", "--data", "musdb18", "--jobs", 1, *SHORT, *changed)
+        done = subprocess.run(given, capture_output=True, text=True)
+        assert done.returncode == 1 and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_killed_in_each_stage(recipes: Path, tmp_path: Path) -> None:
+    """What a run leaves that was killed in each of its stages is that of an undisturbed one."""
+    undisturbed = Path(shutil.copytree(recipes, tmp_path / "undisturbed" / "recipes")) / "musdb18" / "nussl"
+    recipe = recipes / "musdb18" / "nussl"
+    corpus = ("--demo_tracks", 6, "--demo_seconds", 13, "--demo_rate", 8192, "--scaper.mixtures", 2)
+    options = ("--tag", "some", "--stop_stage", 3, "--jobs", 1, *corpus, *SHORT)
+    run(undisturbed, *options)
+
+    exp = recipe / "exp" / "train_unet_some"
+    for stage, begun in (
+        (0, "data/demo_*/train/*/mixture.wav"),
+        (0, "data/prepared/*/train/*/mixture.wav"),
+        (1, "exp/*/mixtures/*.jams"),
+        (1, "exp/*/checkpoints/latest.state.pth"),
+        (2, "exp/*/results/unet/system.json"),
+    ):
+        assert kill_when(
+            lambda begun=begun: bool(list(recipe.glob(begun))),  # type: ignore[misc]
+            command(recipe, "--stage", stage, *options),
+        ), f"it was over before there was {begun}"
+    assert not list(exp.glob("results/unet/test/*.json"))
+    run(recipe, "--stage", 3, *options)
+    expected, found = weights(undisturbed / "exp" / "train_unet_some"), weights(exp)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    scores = [
+        {path.name: path.read_bytes() for path in folder.glob("exp/train_unet_some/results/unet/*/*.json")}
+        for folder in (undisturbed, recipe)
+    ]
+    assert scores[0] == scores[1] and len(scores[0]) > 0
+
+
+def test_four_stems_of_a_real_track_by_scaper(recipes: Path, tmp_path: Path, song_path: Path) -> None:
+    recipe, corpus = recipes / "musdb18" / "nussl", tmp_path / "MUSDB18"
+    for subset, name in (("train", "A - B"), ("train", "C - D"), ("test", "E - F")):
+        (corpus / subset).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(song_path, corpus / subset / f"{name}.stem.mp4")
+    stems = "vocals,drums,bass,other"
+    options = ("--sources", stems, "--mixing", "scaper", "--scaper.mixtures", 3, "--scaper.seconds", 6.0)
+    options += (*SHORT, "--excerpt_frames", 32)
+    said = run(recipe, "--data", "musdb18", "--source", corpus, "--jobs", 1, "--stop_stage", 3, *options)
+    (exp,) = (recipe / "exp").iterdir()  # named by the options
+    assert f"exp/{exp.name}" in said and len(exp.name.rpartition("_")[2]) == 8
+    assert Separator(exp / "best_model.pth").sources == ("vocals", "bass", "drums", "other", "accompaniment")
+    (path,) = exp.glob("results/unet/test/*.json")
+    targets = [target["name"] for target in json.loads(path.read_text())["targets"]]
+    assert sorted(targets) == ["accompaniment", "bass", "drums", "other", "vocals"]
+    assert len(list((exp / "mixtures").glob("*.jams"))) == 3
+
+
+def test_what_is_trained_on_must_be_there(recipes: Path, tmp_path: Path) -> None:
+    recipe = recipes / "musdb18" / "nussl"
+    script = [sys.executable, str(recipe / "train.py"), "--exp_dir", str(tmp_path / "exp")]
+    script += ["--data_dir", str(tmp_path / "prepared")]
+    for options, words in (
+        (["--mixing", "none"], "mixing"),
+        (["--sources", "vocals,guitar"], "sources must be among"),
+    ):
+        done = subprocess.run([*script, *options], capture_output=True, text=True)
+        assert done.returncode in (1, 2) and words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_asteroid_from_songs_to_scores(recipes: Path) -> None:
+    recipe = recipes / "musdb18" / "asteroid"
+    corpus = ("--demo_tracks", 4, "--demo_seconds", 8, "--demo_rate", 8192)
+    options = (
+        "--tag",
+        "some",
+        "--jobs",
+        1,
+        *corpus,
+        *SHORT,
+        "--accelerator",
+        "cpu",
+        "--sources",
+        "vocals,drums",
+    )
+    said = run(recipe, *options)
+    exp = recipe / "exp" / "train_svsunet_some"
+    assert {path.name for path in exp.iterdir()} >= {
+        "conf.yml", "data.yml", "versions.txt", "best_model.pth", "train.log", "eval.log", "loss.png",
+        "losses.csv", "best_k_models.json", "final_metrics.json", "publish_dir",
+    }  # fmt: skip
+    assert Separator(exp / "best_model.pth").estimated == ("vocals", "drums")
+    assert "vocals" in said and (exp / "publish_dir" / "model.pth").is_file()
+    assert len((exp / "losses.csv").read_text().splitlines()) == 3
+    before = (exp / "losses.csv").read_text()
+    run(recipe, *options, "--epochs", 3, "--stage", 2, "--stop_stage", 2)  # epochs may grow
+    after = (exp / "losses.csv").read_text()
+    assert after.startswith(before) and len(after.splitlines()) == 4
+
+
+@pytest.fixture(scope="module")
+def mir1k(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The MIR-1K recipe after its stages on clips of noise, and what it printed."""
+    folder = tmp_path_factory.mktemp("mir1k")
+    ignored = shutil.ignore_patterns("data", "exp", "__pycache__")
+    recipe = Path(shutil.copytree(RECIPES, folder / "recipes", ignore=ignored)) / "mir1k" / "nussl"
+    clips = folder / "clips"
+    clips.mkdir()
+    names = ("abjones_1_01", "amy_2_01", "amy_9_01", "stool_1_01", "stool_1_02", "annar_3_01")
+    for seed, name in enumerate(names):
+        noise = np.random.default_rng(seed).standard_normal((2, 16_000 * 4))
+        low, high = np.fft.rfft(noise)
+        low[4000:], high[:4000], high[15_000:] = 0, 0, 0
+        soundfile.write(clips / f"{name}.wav", np.fft.irfft([low, high]).T / 10, 16_000)
+    options = ("--channels", 2, "--residual_blocks", 0, "--excerpt_frames", 70, "--synthetic_songs", 1)
+    options += ("--epochs", 2, "--epoch_steps", 2, "--batch_size", 2, "--stretched", 1)
+    said = run(recipe, "--source", clips, "--tracks", 1, "--jobs", 1, "--tag", "some", *options)
+    return recipe, said
+
+
+def test_mir1k_leaves_a_table_and_scores(mir1k: tuple[Path, str]) -> None:
+    recipe, said = mir1k
+    exp = recipe / "exp" / "train_conf_some"
+    table = (exp / "scores.md").read_text()
+    assert table in said
+    assert table.startswith("2 clips, GNSDR") and "| ideal ratio mask, 8192 Hz, hop 256 |" in table.lower()
+    with (exp / "test_scores.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["clip"] for row in rows} == {"stool_1_01", "annar_3_01"}
+    ideal = [float(row["nsdr"]) for row in rows if row["system"].lower().startswith("ideal")]
+    # The sources hardly overlap, and lie below 4 kHz.
+    assert len(ideal) == 4 and min(ideal) > 10
+    assert yaml.safe_load((exp / "conf.yml").read_text())["synthetic_songs"] == 1
+
+
+def test_mir1k_does_not_score_weights_that_were_trained_on_the_test_singers(mir1k: tuple[Path, str]) -> None:
+    recipe, _ = mir1k
+    exp = Path(shutil.copytree(recipe / "exp" / "train_conf_some", recipe / "exp" / "every"))
+    (exp / "scores.md").unlink()
+    conf = (exp / "conf.yml").read_text()
+    (exp / "conf.yml").write_text(conf.replace("every_clip: false", "every_clip: true"))
+    script = [sys.executable, recipe / "eval.py", "--exp_dir", exp, "--data_dir", recipe / "data" / "mir1k"]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode == 0 and "trained on the test singers" in done.stdout
+    assert "|" not in done.stdout
+
+
+def test_publishes_what_opens_by_name(
+    mir1k: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, _ = mir1k
+    trained = recipe / "exp" / "train_conf_some" / "checkpoints" / "best.model.pth"
+    script = [sys.executable, recipe / "publish.py", trained, "tiny", "--to", tmp_path]
+    subprocess.run(script, check=True, capture_output=True)
+    monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path)
+    published, original = checkpoint.read("tiny"), checkpoint.read(trained)
+    assert published.stft == original.stft
+    for one, other in zip(published.network.parameters(), original.network.parameters(), strict=True):
+        np.testing.assert_allclose(one.detach(), other.detach(), rtol=1e-3, atol=1e-4)
+    # No folder of the machine it was trained on is in it.
+    assert str(recipe).encode() not in (tmp_path / "tiny.pth").read_bytes()
+
+
+def test_the_demo_refuses_what_it_cannot_do(recipes: Path) -> None:
+    for options, words in (
+        (("--steps", "50"), "--steps must be a multiple of 40, got '50'"),
+        (("--song", "nothing.wav"), "there is no song"),
+    ):
+        done = subprocess.run(command(recipes / "demo", *options), capture_output=True, text=True)
+        assert done.returncode == 2 and words in done.stderr
+    assert not os.path.exists(recipes.parent / "exp" / "demo" / "corpus")
