@@ -86,9 +86,8 @@ def read(weights: str | os.PathLike[str] | None = None) -> Checkpoint:
         RuntimeError,
         ValueError,
     ) as error:
-        raise ValueError(
-            f"{path} is no checkpoint of a svs_unet_plugin network: {type(error).__name__}: {_first_line(error)}"
-        ) from error
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise ValueError(f"{path} is no checkpoint of a svs_unet_plugin network: {reason}") from error
     loaded.network.eval()
     return loaded
 
