@@ -1,7 +1,7 @@
 """Reading, resampling and writing audio, a block at a time.
 
 Blocks are float32 arrays ``(channels, samples)`` with full scale at ±1. Decoding is libsndfile's (WAV,
-FLAC, Ogg, MP3, AIFF and more) or, for what it does not know (M4A, MP4, stem files), ffmpeg's.
+FLAC, Ogg, MP3, AIFF and more) or, for what it can't read (M4A, MP4, stem files), ffmpeg's.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from svs_unet_plugin.files import atomic_write
 BLOCK_SAMPLES = 1 << 18
 """Samples of a block: small beside a song, large beside the cost of a call."""
 
-_UNKNOWN_BYTES = 0xFFFF_FF00  # a WAV that was written to a pipe says something from here up
-_UNKNOWN_FRAMES = 2**63 - 1  # and of such a FLAC, libsndfile says this
+_UNKNOWN_BYTES = 0xFFFF_FF00  # a WAV that was written to a pipe states something from here up
+_UNKNOWN_FRAMES = 2**63 - 1  # and libsndfile states this of such a FLAC
 _SFC_SET_ADD_PEAK_CHUNK = 0x1050  # of libsndfile, which soundfile has no name for
 
 RIFF_BYTES = 4_000_000_000

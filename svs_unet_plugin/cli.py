@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_separate)
 
-    command = commands.add_parser("info", help="tell what a checkpoint is")
+    command = commands.add_parser("info", help="show what a checkpoint holds")
     command.add_argument("checkpoint", help="path of a checkpoint, or name of bundled weights")
     command.set_defaults(run=_info)
 
@@ -92,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="make or prepare data").add_subparsers(
         required=True, metavar="DATA"
     )
-    command = data.add_parser("demo", help="make up songs, in MUSDB18-HQ's layout")
+    command = data.add_parser("demo", help="make synthetic songs, in MUSDB18-HQ's layout")
     command.add_argument("out", type=Path, metavar="OUT")
     command.add_argument("--tracks", type=int, default=24, help="how many (default 24)")
     command.add_argument("--seconds", type=float, default=20.0, help="how long each (default 20)")
@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("out", type=Path, metavar="OUT")
     command.set_defaults(run=_data_musdb7s)
 
-    command = data.add_parser("check", help="tell what is in a folder of MUSDB18, and what is wrong with it")
+    command = data.add_parser("check", help="list what is in a folder of MUSDB18, and what is wrong with it")
     command.add_argument("source", type=Path, metavar="SOURCE", help="with .stem.mp4 files or WAV folders")
     command.add_argument("--jobs", type=int, help="processes (default: one a core)")
     command.set_defaults(run=_data_check)
