@@ -17,6 +17,7 @@ from tqdm import tqdm
 from svs_unet_plugin import audio as audio_io
 from svs_unet_plugin import checkpoint
 from svs_unet_plugin.stft import STFT
+from svs_unet_plugin.treble import Gain, treble_gain
 from svs_unet_plugin.unet import UNet
 
 ACCOMPANIMENT = "accompaniment"
@@ -211,7 +212,7 @@ class Separator:
             blocks: the mixture again, ``(channels, samples)`` each, at its own rate.
         """
         low = low.to(self.device)
-        gains = [_Gain(stft, self.chunk_frames) for stft in self._views]
+        gains = [Gain(stft, self.chunk_frames) for stft in self._views]
         views = (self._rests(low, stft, gain) for stft, gain in zip(self._views, gains, strict=True))
         mean = (piece / len(gains) for piece in reduce(_added, views))
         rows = len(self.estimated) * low.shape[0]
@@ -226,7 +227,7 @@ class Separator:
             yield [*sources, mixture - sources[0]]
 
     @torch.inference_mode()
-    def _rests(self, mixture: Tensor, stft: STFT, gain: _Gain) -> Iterator[np.ndarray]:
+    def _rests(self, mixture: Tensor, stft: STFT, gain: Gain) -> Iterator[np.ndarray]:
         """What a gain that changes slowly leaves of the estimates, at the network's own rate.
 
         The mixture's part above the network's band is not here, but it is known by which gain a source has
@@ -266,7 +267,7 @@ class Separator:
             )
             last = min((first + self.chunk_frames) * hop, samples)
             inside = slice((first - start) * hop, last - start * hop)
-            at_frames = _treble_gain(masks, magnitudes)[..., first - start :][..., : self.chunk_frames + 1]
+            at_frames = treble_gain(masks, magnitudes)[..., first - start :][..., : self.chunk_frames + 1]
             gain.append(at_frames.flatten(0, 1).cpu())
             low_gain = gain.at(first * hop, last, stft.sample_rate).to(mixture.device)
             rest = stft.synthesise(masks * spectrum)[..., inside]
@@ -355,53 +356,6 @@ def _watched(blocks: Iterable[np.ndarray], bar: tqdm) -> Iterator[np.ndarray]:
     for block in blocks:
         yield block
         bar.update(block.shape[-1])
-
-
-def _treble_gain(masks: Tensor, magnitudes: Tensor) -> Tensor:
-    """The gain of a source's highest octave of the band, at each frame.
-
-    Args:
-        masks: ``(estimated, channels, bins, frames)``.
-        magnitudes: of the mixture, ``(channels, bins, frames)``, at most 1.
-
-    Returns:
-        ``(estimated, channels, frames)``, in [0, 1]: each mask's mean over the bins from half the band up,
-        weighted by the mixture's power.
-    """
-    power = magnitudes[:, magnitudes.shape[1] // 2 :].square()
-    return (masks[:, :, -power.shape[1] :] * power).sum(-2) / power.sum(-2).clamp_min(1e-12)
-
-
-class _Gain:
-    """Gains that are known at a transform's frames: at any time lines between them, at any sample rate.
-
-    Args:
-        stft: the transform.
-        chunk_frames: frames from the first of a chunk to the first of the next.
-    """
-
-    def __init__(self, stft: STFT, chunk_frames: int) -> None:
-        self._stft = stft
-        self._chunk_frames = chunk_frames
-        self._chunks: list[Tensor] = []
-
-    def append(self, gains: Tensor) -> None:
-        """Take a chunk's gains ``(rows, frames)``, with that at the first frame of the next chunk."""
-        self._chunks.append(gains)
-
-    def at(self, start: int, end: int, sample_rate: int) -> Tensor:
-        """The gains ``(rows, end - start)`` of samples at that rate; after the last frame it stays."""
-        frame_length = self._stft.hop_length * sample_rate
-        intervals = (len(self._chunks) - 1) * self._chunk_frames + self._chunks[-1].shape[-1] - 1
-        time = np.arange(start, end) * self._stft.sample_rate
-        frame = np.minimum(time // frame_length, intervals - 1).astype(np.int64)
-        between = np.minimum((time - frame * frame_length) / frame_length, 1).astype(np.float32)
-        first, last = frame[0] // self._chunk_frames, frame[-1] // self._chunk_frames
-        chunks = self._chunks[first : last + 1]
-        index = torch.from_numpy(frame - first * self._chunk_frames)
-        left = torch.cat([gains[:, :-1] for gains in chunks], dim=-1).index_select(-1, index)
-        right = torch.cat([gains[:, 1:] for gains in chunks], dim=-1).index_select(-1, index)
-        return torch.lerp(left, right, torch.from_numpy(between))
 
 
 def _added(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
