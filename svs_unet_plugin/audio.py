@@ -1,7 +1,7 @@
 """Reading, resampling and writing audio, a block at a time.
 
 Blocks are float32 arrays ``(channels, samples)`` with full scale at ±1. Decoding is libsndfile's (WAV,
-FLAC, Ogg, MP3, AIFF and more) or, for what it does not know (M4A, MP4, stem files), ffmpeg's.
+FLAC, Ogg, MP3, AIFF and more) or, for what it can't read (M4A, MP4, stem files), ffmpeg's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +27,8 @@ from svs_unet_plugin.files import atomic_write
 BLOCK_SAMPLES = 1 << 18
 """Samples of a block: small beside a song, large beside the cost of a call."""
 
-_UNKNOWN_BYTES = 0xFFFF_FF00  # a WAV that was written to a pipe says something from here up
-_UNKNOWN_FRAMES = 2**63 - 1  # and of such a FLAC, libsndfile says this
+_UNKNOWN_BYTES = 0xFFFF_FF00  # a WAV that was written to a pipe states something from here up
+_UNKNOWN_FRAMES = 2**63 - 1  # and libsndfile states this of such a FLAC
 _SFC_SET_ADD_PEAK_CHUNK = 0x1050  # of libsndfile, which soundfile has no name for
 
 RIFF_BYTES = 4_000_000_000
@@ -99,8 +100,25 @@ def decode(path: Path, channels: int, stream: int = 0, filters: str = "anull") -
             code = process.wait()
         messages.seek(0)
         said = messages.read().decode(errors="replace").strip()
-    if code or said:
+    if (code or said) and not _plays_whole(path, stream):
         raise ValueError(f"{path} is truncated or damaged: {_last_line(said) or f'ffmpeg ends with {code}'}")
+
+
+def _plays_whole(path: Path, stream: int) -> bool:
+    """Whether what ffmpeg complains of lies behind the audio, such as a tag that it takes for a frame.
+
+    Only for MP3, where it is frequent. Its frames stand alone, and nothing states how many there are.
+    """
+    if json.loads(_probe(path, f"a:{stream}").stdout or "{}").get("format", {}).get("format_name") != "mp3":
+        return False
+    lengths = []
+    for stop_at_errors in ([], ["-xerror"]):
+        command = ["ffmpeg", "-nostdin", "-v", "quiet", *stop_at_errors, "-i", f"file:{path}"]
+        command += ["-map", f"0:a:{stream}", "-f", "f32le", "-"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            lengths.append(sum(map(len, iter(partial(process.stdout.read, BLOCK_SAMPLES), b""))))
+    return lengths[0] == lengths[1]  # no audio follows the first error
 
 
 def open_file(path: str | os.PathLike[str]) -> AudioFile:
@@ -138,15 +156,18 @@ def open_file(path: str | os.PathLike[str]) -> AudioFile:
 def _open_with_ffmpeg(path: Path) -> AudioFile:
     if shutil.which("ffprobe") is None:
         raise ValueError(f"{path} is not audio that libsndfile can read, and ffmpeg is not installed")
-    entries = ["-show_entries", "stream=sample_rate,channels", "-of", "json"]
-    probe = subprocess.run(
-        ["ffprobe", "-v", "error", "-select_streams", "a:0", *entries, f"file:{path}"], capture_output=True
-    )
+    probe = _probe(path, "a:0")
     streams = json.loads(probe.stdout or "{}").get("streams")
     if probe.returncode or not streams:
         reason = _last_line(probe.stderr.decode(errors="replace")) or "no audio stream in it"
         raise ValueError(f"{path} is not audio that can be read: {reason}")
     return AudioFile(path, int(streams[0]["sample_rate"]), streams[0]["channels"], "ffmpeg", None)
+
+
+def _probe(path: Path, stream: str) -> subprocess.CompletedProcess[bytes]:
+    entries = ["-show_entries", "stream=sample_rate,channels:format=format_name"]
+    command = ["ffprobe", "-v", "error", "-select_streams", stream, *entries, "-of", "json"]
+    return subprocess.run([*command, f"file:{path}"], capture_output=True)
 
 
 def _ogg_is_whole(path: Path) -> bool:
@@ -161,22 +182,24 @@ def _ogg_is_whole(path: Path) -> bool:
 
 
 def _mp3_states_its_length(path: Path) -> bool:
-    """Whether the first frame is a Xing, Info or VBRI header, which counts the frames."""
+    """Whether the first frame is a Xing or Info header with a number of frames, or a VBRI header."""
     with path.open("rb") as file:
         tag = file.read(10)
-        # An ID3v2 tag tells its size in four bytes of seven bits.
+        # An ID3v2 tag has its size in four bytes of seven bits.
         size = sum(byte << 7 * (3 - i) for i, byte in enumerate(tag[6:])) + 10 if tag[:3] == b"ID3" else 0
         file.seek(size)
         first = file.read(256)
-    return any(name in first for name in (b"Xing", b"Info", b"VBRI"))
+    _, name, header = first.partition(b"Info" if b"Info" in first else b"Xing")
+    # Its flags, of which the lowest says that the number follows.
+    return b"VBRI" in first or (bool(name) and bool(header[3:4] and header[3] & 1) and any(header[4:8]))
 
 
 def _last_line(text: str) -> str:
     return text.strip().splitlines()[-1] if text.strip() else ""
 
 
-def title(path: Path) -> str:
-    """A song's file name without its extension, ``.stem.mp4`` as well."""
+def track_name(path: Path) -> str:
+    """What a track is called: its file's name without the extension, ``.stem.mp4`` as well."""
     return path.stem.removesuffix(".stem")
 
 

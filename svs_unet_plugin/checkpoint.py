@@ -5,15 +5,17 @@ network's configuration as JSON text, and metadata that holds small objects of n
 transforms). Or it is what the ``serialize()`` of the asteroid model returns: a dictionary of the weights, the
 model's name and its arguments. `read` opens both without their hosts: objects of known classes become inert
 records of their attributes. Files are read with ``weights_only=True``; one that asks for anything else is
-refused.
+refused. So is one that describes a larger network than it holds, before any memory is taken for it.
 """
 
 from __future__ import annotations
 
-import hashlib
+import importlib.util
 import json
 import os
 import re
+import types
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from svs_unet_plugin import files
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.unet import UNet
 
@@ -46,7 +49,7 @@ class Checkpoint:
         network: in evaluation mode, on the CPU.
         stft: the transform whose magnitudes it was trained on.
         host: whose file it is, "nussl" or "asteroid".
-        metadata: whatever else the file tells, such as ``trainer.state.epoch_history``; plain data.
+        metadata: whatever else the file holds, such as ``trainer.state.epoch_history``; plain data.
     """
 
     network: UNet
@@ -73,7 +76,7 @@ def read(weights: str | os.PathLike[str] | None = None) -> Checkpoint:
         _verify(path)
     content = load_weights_only(path, _stand_ins(path))
     try:
-        loaded = _of_asteroid(content) if "model_name" in content else _of_nussl(content)
+        loaded = (_of_asteroid if "model_name" in content else _of_nussl)(content, path.stat().st_size)
     except (
         KeyError,
         TypeError,
@@ -83,41 +86,73 @@ def read(weights: str | os.PathLike[str] | None = None) -> Checkpoint:
         RuntimeError,
         ValueError,
     ) as error:
-        raise ValueError(
-            f"{path} is no checkpoint of a svs_unet_plugin network: {type(error).__name__}: {error}"
-        ) from error
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise ValueError(f"{path} is no checkpoint of a svs_unet_plugin network: {reason}") from error
     loaded.network.eval()
     return loaded
 
 
-def _of_nussl(content: Mapping[str, Any]) -> Checkpoint:
+def _of_nussl(content: Mapping[str, Any], size: int) -> Checkpoint:
     config = json.loads(content["config"])
     key, module = next((k, m) for k, m in config["modules"].items() if m.get("class") == "UNet")
-    network = UNet(**module["args"])
-    _load(network, content["state_dict"], f"layers.{key}.")
+    network = _network(module["args"], content["state_dict"], f"layers.{key}.", size)
     return Checkpoint(network, _stft(content["metadata"]), "nussl", content["metadata"])
 
 
-def _of_asteroid(content: Mapping[str, Any]) -> Checkpoint:
+def _of_asteroid(content: Mapping[str, Any], size: int) -> Checkpoint:
     if content["model_name"] != "SVSUNet":
         raise ValueError(f"it holds asteroid's {content['model_name']}")
     arguments = dict(content["model_args"])
     rate, window, hop = (arguments.pop(name) for name in ("sample_rate", "window_length", "hop_length"))
-    network = UNet(**arguments)
-    _load(network, content["state_dict"], "network.")
+    network = _network(arguments, content["state_dict"], "network.", size)
     return Checkpoint(network, STFT(int(rate), window, hop), "asteroid", content["infos"])
 
 
-def _load(network: UNet, weights: Mapping[str, torch.Tensor], prefix: str) -> None:
-    """Take the weights whose names begin with the prefix."""
+def _network(
+    arguments: Mapping[str, Any], weights: Mapping[str, torch.Tensor], prefix: str, size: int
+) -> UNet:
+    """A network with the weights whose names begin with the prefix; ``size`` as in `check_size`."""
+    network = check_size(arguments, weights, prefix, size).to_empty(device="cpu")
     network.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+    return network
+
+
+def check_size(
+    arguments: Mapping[str, Any], weights: Mapping[str, torch.Tensor], prefix: str, size: int
+) -> UNet:
+    """The network that a file describes, without memory for its weights, if the file holds all of them.
+
+    Args:
+        arguments: of `UNet`, from a file that is not trusted.
+        weights: from the same file; the network's are those whose names begin with the prefix.
+        size: of the file, in bytes.
+
+    Raises:
+        ValueError: if there is no such network, its weights have other names or shapes, or are larger than
+            the file.
+    """
+    held = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
+    try:
+        if 2 * UNet.refined * arguments.get("residual_blocks", 0) > len(held):  # a block has several
+            raise ValueError("it has fewer weights than residual blocks")
+        with torch.device("meta"):
+            network = UNet(**arguments)
+        if sum(weight.numel() * weight.element_size() for weight in held.values()) > size:
+            raise ValueError("its weights are larger than the file")
+        expected = network.state_dict()
+        for name in {**expected, **held}:
+            if name not in expected or name not in held or expected[name].shape != held[name].shape:
+                raise ValueError(f"its weights are not those of its configuration: see {name!r}")
+    except (TypeError, AttributeError, OverflowError, RuntimeError) as error:
+        raise ValueError(f"its configuration is none of this network: {_first_line(error)}") from error
+    return network
 
 
 def _stft(metadata: Mapping[str, Any]) -> STFT:
     """The transform that a model was trained on, if it is one that this package computes."""
     window, hop, window_type = metadata["stft_params"]
     if window_type != "hann":
-        raise ValueError(f"its window is {window_type!r}, and this package knows 'hann'")
+        raise ValueError(f"its window is {window_type!r}, and this package computes 'hann' only")
     steps = {type(step).__name__: step for step in _flat(metadata["train_dataset"]["transforms"])}
     if "NormalizeMagnitude" not in steps:
         raise ValueError("it was trained without NormalizeMagnitude, on another scale than this package's")
@@ -127,9 +162,17 @@ def _stft(metadata: Mapping[str, Any]) -> STFT:
 
 
 def _flat(transform: Any) -> Iterator[Any]:
-    """A transform, or those that are composed in it."""
-    for step in getattr(transform, "transforms", [transform]):
-        yield from _flat(step) if hasattr(step, "transforms") else [step]
+    """The transforms that are composed in one, each once, however deeply it is nested, even in itself."""
+    waiting, seen = [transform], {}
+    while waiting:
+        step = waiting.pop()
+        if id(step) in seen:
+            continue
+        seen[id(step)] = step
+        if hasattr(step, "transforms"):
+            waiting.extend(reversed(step.transforms))
+        else:
+            yield step
 
 
 def find(weights: str | os.PathLike[str] | None = None) -> Path:
@@ -148,6 +191,11 @@ def find(weights: str | os.PathLike[str] | None = None) -> Path:
     )
 
 
+def _first_line(error: Exception) -> str:
+    """What an error says, without the stack that torch writes below it."""
+    return next(iter(str(error).splitlines()), "")
+
+
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+@[\w./-]+")
 
 
@@ -162,9 +210,7 @@ def _download(hub_id: str) -> Path:
     try:
         return Path(hf_hub_download(name, HUB_FILE, revision=revision))
     except Exception as error:  # of the hub's, of httpx's, of requests', by its version
-        raise FileNotFoundError(
-            f"{hub_id} can't be had from the hub: {str(error).splitlines()[0]}"
-        ) from error
+        raise FileNotFoundError(f"{hub_id} can't be had from the hub: {_first_line(error)}") from error
 
 
 def _verify(path: Path) -> None:
@@ -175,8 +221,8 @@ def _verify(path: Path) -> None:
     """
     lines = (PRETRAINED / "SHA256SUMS").read_text().splitlines()
     expected = {name: digest for digest, name in (line.split() for line in lines)}
-    if hashlib.sha256(path.read_bytes()).hexdigest() != expected.get(path.name):
-        raise ValueError(f"{path} is damaged: it is not what SHA256SUMS beside it tells; install again")
+    if files.digest(path) != expected.get(path.name):
+        raise ValueError(f"{path} is damaged: it is not what SHA256SUMS beside it states; install again")
 
 
 def load_weights_only(path: str | os.PathLike[str], allowed: Sequence[Allowed] = ()) -> Any:
@@ -184,15 +230,20 @@ def load_weights_only(path: str | os.PathLike[str], allowed: Sequence[Allowed] =
 
     Args:
         path: a file that ``torch.save`` wrote.
-        allowed: classes that the file may name besides torch's own.
+        allowed: classes that the file may name besides torch's own and those that the user gave to
+            ``torch.serialization.add_safe_globals``, for this call alone: other threads and their lists of
+            classes are not touched.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it is no file of ``torch.save``, or names anything else; nothing in it runs.
     """
     try:
-        with torch.serialization.safe_globals(list(allowed)):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # torch.save does not compress
+                if sum(item.file_size for item in archive.infolist()) > os.path.getsize(path):
+                    raise ValueError("it unpacks to more than its own size")
+        return _torch_load(allowed)(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # bytes that are no checkpoint make torch raise almost anything
@@ -202,6 +253,34 @@ def load_weights_only(path: str | os.PathLike[str], allowed: Sequence[Allowed] =
         raise ValueError(
             f"{path} was refused, and nothing in it was run: besides data it holds {', '.join(foreign)}"
         ) from error
+
+
+def _torch_load(allowed: Sequence[Allowed]) -> Callable[..., Any]:
+    """``torch.load`` with a list of allowed classes of its own.
+
+    torch has one list for the whole process (2.6 to 2.14): while one thread is inside of
+    ``torch.serialization.safe_globals``, all may load what it allows, and its end takes entries of others
+    away. So the unpickler is loaded once more, apart from torch's, and ``torch.load`` runs with that one. If
+    a later torch gets its unpickler in another way, files are refused that name anything.
+    """
+    spec = importlib.util.find_spec("torch._weights_only_unpickler")
+    assert spec is not None and spec.loader is not None
+    unpickler = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(unpickler)
+    classes = {
+        _full_name(entry): entry[0] if isinstance(entry, tuple) else entry
+        for entry in (*torch.serialization.get_safe_globals(), *allowed)
+    }
+    unpickler._get_user_allowed_globals = lambda: classes  # type: ignore[attr-defined]
+    names = {**vars(torch.serialization), "_weights_only_unpickler": unpickler}
+    load = types.FunctionType(torch.load.__code__, names, "load", torch.load.__defaults__)
+    load.__kwdefaults__ = torch.load.__kwdefaults__
+    return load
+
+
+def _full_name(entry: Allowed) -> str:
+    """What an allowed class is called in a file."""
+    return entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
 
 
 def numpy_globals() -> list[Allowed]:
@@ -238,7 +317,7 @@ def _stand_ins(path: Path) -> list[Allowed]:
 
 
 def _named_globals(path: str | os.PathLike[str]) -> list[str]:
-    """Names in a file that torch does not know of itself; empty if it is no file of ``torch.save``."""
+    """Names in a file that torch does not allow by itself; empty if it is no file of ``torch.save``."""
     try:
         return torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # any file at all may be given, and the reader says more about what is wrong
@@ -246,8 +325,4 @@ def _named_globals(path: str | os.PathLike[str]) -> list[str]:
 
 
 def _foreign_globals(path: str | os.PathLike[str], allowed: Sequence[Allowed]) -> list[str]:
-    known = {
-        entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}"
-        for entry in allowed
-    }
-    return sorted(set(_named_globals(path)) - known)
+    return sorted(set(_named_globals(path)) - set(map(_full_name, allowed)))

@@ -14,9 +14,17 @@ import svs_unet_plugin
 from svs_unet_plugin import audio, checkpoint, files
 from svs_unet_plugin.separator import Separator
 
+ERRORS = (OSError, ValueError, ImportError, RuntimeError, MemoryError)
+"""What is said in one sentence: bad input, a full disk or GPU, a missing package, a dead worker."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 2 for bad input (told in one sentence), or 130 for Ctrl-C."""
+    """Run a command.
+
+    Returns:
+        0; 1 if some of the songs could not be separated; 2 if nothing could be done; 130 for Ctrl-C. Each
+        reason is one sentence on standard error.
+    """
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.run is not _asteroid_infer:
@@ -25,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that unfinished files are cleared away
     try:
-        options.run(options)
-    except (OSError, ValueError, ImportError) as error:
+        return options.run(options) or 0
+    except ERRORS as error:
         if options.traceback:
             raise
         print(f"svs-unet: {_sentence(error)}", file=sys.stderr)
@@ -34,7 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("svs-unet: stopped; what was finished is kept", file=sys.stderr)
         return 130
-    return 0
 
 
 def _sentence(error: Exception) -> str:
@@ -42,7 +49,7 @@ def _sentence(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, ModuleNotFoundError):
         return f"this needs the package {error.name}: pip install 'svs_unet_plugin[all]'"
-    return str(error)
+    return next(iter(str(error).splitlines()), "") or f"{type(error).__name__}, without a reason"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.set_defaults(run=_separate)
 
-    command = commands.add_parser("info", help="tell what a checkpoint is")
+    command = commands.add_parser("info", help="show what a checkpoint holds")
     command.add_argument("checkpoint", help="path of a checkpoint, or name of bundled weights")
     command.set_defaults(run=_info)
 
@@ -85,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     data = commands.add_parser("data", help="make or prepare data").add_subparsers(
         required=True, metavar="DATA"
     )
-    command = data.add_parser("demo", help="make up songs, in MUSDB18-HQ's layout")
+    command = data.add_parser("demo", help="make synthetic songs, in MUSDB18-HQ's layout")
     command.add_argument("out", type=Path, metavar="OUT")
     command.add_argument("--tracks", type=int, default=24, help="how many (default 24)")
     command.add_argument("--seconds", type=float, default=20.0, help="how long each (default 20)")
@@ -107,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("out", type=Path, metavar="OUT")
     command.set_defaults(run=_data_musdb7s)
 
-    command = data.add_parser("check", help="tell what is in a folder of MUSDB18, and what is wrong with it")
+    command = data.add_parser("check", help="list what is in a folder of MUSDB18, and what is wrong with it")
     command.add_argument("source", type=Path, metavar="SOURCE", help="with .stem.mp4 files or WAV folders")
     command.add_argument("--jobs", type=int, help="processes (default: one a core)")
     command.set_defaults(run=_data_check)
@@ -122,15 +129,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _separate(options: argparse.Namespace) -> None:
-    folders = {song: options.out / audio.title(song) for song in options.songs}
+def _separate(options: argparse.Namespace) -> int:
+    folders = {song: options.out / audio.track_name(song) for song in options.songs}
     for folder, times in Counter(folders.values()).items():
         if times > 1:
             raise ValueError(f"{times} of these songs would be written to {folder}: separate them one by one")
     separator = Separator(options.weights, options.device, views=options.views)
+    failed = 0
     for song, folder in folders.items():
-        for path in separator.separate_file(song, folder, progress=sys.stderr.isatty()).values():
-            print(path)
+        try:
+            paths = separator.separate_file(song, folder, progress=sys.stderr.isatty())
+        except ERRORS as error:
+            if options.traceback:
+                raise
+            failed += 1
+            sentence = _sentence(error)
+            named = sentence if str(song) in sentence else f"{song}: {sentence}"
+            print(f"svs-unet: {named}", file=sys.stderr)
+        else:
+            print(*paths.values(), sep="\n", flush=True)
+    return 0 if not failed else 1 if failed < len(folders) else 2
 
 
 def _info(options: argparse.Namespace) -> None:

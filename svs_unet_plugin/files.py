@@ -12,7 +12,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -39,19 +39,30 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         IsADirectoryError: if a file is to take the name of a folder.
     """
     path = Path(path)
-    beside = path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}")
+    beside, before = (path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}") for _ in range(2))
     try:
         yield beside
-        if path.is_dir():
-            if not beside.is_dir():
-                raise IsADirectoryError(f"{path} is a directory, and no file can take its name")
-            shutil.rmtree(path)
-        os.replace(beside, path)
+        if path.is_dir() and not beside.is_dir():
+            raise IsADirectoryError(f"{path} is a directory, and no file can take its name")
+        while True:
+            try:
+                os.replace(beside, path)
+                return
+            except OSError:  # a folder takes the name of no folder that holds something
+                if not (beside.is_dir() and path.exists()):
+                    raise
+            with suppress(FileNotFoundError):  # another writer was faster
+                os.replace(path, before)
+            _remove(before)
     finally:
-        if beside.is_dir():
-            shutil.rmtree(beside, ignore_errors=True)
-        else:
-            beside.unlink(missing_ok=True)
+        _remove(beside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -74,7 +85,11 @@ def copy(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
 
 def digest(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    total = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
 
 
 def fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
@@ -121,6 +136,8 @@ def claim(
 ) -> Iterator[bool]:
     """Lock a folder for work with these settings, which are recorded there before the block begins.
 
+    What a killed run left there unfinished is removed: nobody else writes to a folder that is claimed.
+
     Args:
         folder: new, empty, or of an earlier run with the same settings.
         settings: plain data, whatever decides what the folder's files contain.
@@ -144,13 +161,15 @@ def claim(
                 f"{folder} holds {strange[0]}, which is no part of {holds}: choose another folder"
             )
     with lock(folder):
+        for item in folder.glob(f".*{PART_SUFFIX}"):
+            _remove(item)
         before = read_settings(folder)
         if before is not None:
             changed = differences(before, settings, may_change)
             if changed:
                 raise ValueError(
-                    f"{folder} holds {holds} made with different settings: {'; '.join(changed)}. "
-                    "Use the same settings to resume, or another folder"
+                    f"{folder} holds {holds} made with different settings: {'; '.join(changed)}: "
+                    "use the same settings to resume, or another folder"
                 )
         now = _plain(settings)
         if before != now:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial, reduce
 from pathlib import Path
 from typing import overload
@@ -17,9 +17,13 @@ from tqdm import tqdm
 from svs_unet_plugin import audio as audio_io
 from svs_unet_plugin import checkpoint
 from svs_unet_plugin.stft import STFT
+from svs_unet_plugin.treble import Gain, treble_gain
 from svs_unet_plugin.unet import UNet
 
 ACCOMPANIMENT = "accompaniment"
+
+MOST_CHANNELS = 64
+"""More channels than this, and more than samples, are refused: they are samples."""
 
 
 class Separator:
@@ -33,7 +37,8 @@ class Separator:
     Args:
         weights: the path of a checkpoint, the name of bundled weights, None for the default ones, or a
             `UNet`, which is moved to the device and put in evaluation mode.
-        device: where the network runs; by default a GPU if there is one.
+        device: where the network runs; by default a GPU if there is one. TF32, which is not exact to 1e-4, is
+            off there, and the last bits may differ between runs; this was not tried on a GPU.
         stft: the transform that a `UNet` given as ``weights`` was trained on, by default the paper's; a
             checkpoint brings its own.
         mask_threshold: None for soft masks, or a number in (0, 1) above which a binary mask is 1.
@@ -207,35 +212,43 @@ class Separator:
             blocks: the mixture again, ``(channels, samples)`` each, at its own rate.
         """
         low = low.to(self.device)
-        total = reduce(_added, (self._estimates(low, stft) for stft in self._views))
-        mean = (piece / len(self._views) for piece in total)
-        rows = 2 * len(self.estimated) * low.shape[0]
+        gains = [Gain(stft, self.chunk_frames) for stft in self._views]
+        views = (self._rests(low, stft, gain) for stft, gain in zip(self._views, gains, strict=True))
+        mean = (piece / len(gains) for piece in reduce(_added, views))
+        rows = len(self.estimated) * low.shape[0]
         high = audio_io.resample_blocks(mean, rows, self.stft.sample_rate, sample_rate)
-        for mixture, both in _side_by_side(blocks, high):
-            rest, gain = both.reshape(2, len(self.estimated), *mixture.shape)
-            sources = rest + gain * mixture
+        end = 0
+        for mixture, rest in _side_by_side(blocks, high):
+            start, end = end, end + mixture.shape[1]
+            total = reduce(torch.add, (gain.at(start, end, sample_rate) for gain in gains))
+            gain = (total / len(gains)).numpy()
+            shape = len(self.estimated), *mixture.shape
+            sources = rest.reshape(shape) + gain.reshape(shape) * mixture
             yield [*sources, mixture - sources[0]]
 
     @torch.inference_mode()
-    def _estimates(self, mixture: Tensor, stft: STFT) -> Iterator[np.ndarray]:
-        """The estimates at the network's own rate, a piece at a time.
+    def _rests(self, mixture: Tensor, stft: STFT, gain: Gain) -> Iterator[np.ndarray]:
+        """What a gain that changes slowly leaves of the estimates, at the network's own rate.
 
         The mixture's part above the network's band is not here, but it is known by which gain a source has
         it: an estimate is that gain times the mixture, and a rest that ends with the band.
 
         Args:
             mixture: ``(channels, samples)`` at ``stft.sample_rate``; a network sees each channel alone.
+            gain: takes the gains of what is yielded.
 
         Yields:
-            ``(2 * estimated * channels, samples)``: the rest of each, then the gain of each, in [0, 1]; the
-            samples add up to the mixture's.
+            ``(estimated * channels, samples)``, a piece at a time; the samples add up to the mixture's.
         """
         samples, hop = mixture.shape[-1], stft.hop_length
+        rows, piece = len(self.estimated) * mixture.shape[0], audio_io.BLOCK_SAMPLES // 8
         peak = stft.peak(mixture) if samples else 0.0
         if not np.isfinite(peak):
             raise ValueError("the audio is too loud for float32: full scale is 1")
         if peak == 0:  # silence, of which the masks mean nothing
-            yield np.zeros((2 * len(self.estimated) * mixture.shape[0], samples), np.float32)
+            gain.append(torch.zeros(rows, 2))
+            for start in range(0, max(samples, 1), piece):
+                yield np.zeros((rows, min(piece, samples - start)), np.float32)
             return
         frames = stft.frames(samples)
         context = None
@@ -254,11 +267,13 @@ class Separator:
             )
             last = min((first + self.chunk_frames) * hop, samples)
             inside = slice((first - start) * hop, last - start * hop)
-            gain = _treble_gain(masks, magnitudes, hop)[..., inside]
-            rest = stft.synthesise(masks * spectrum)[..., inside] - gain * mixture[:, first * hop : last]
-            both = torch.stack([rest, gain]).flatten(0, 2).cpu()
-            for piece in both.split(audio_io.BLOCK_SAMPLES // 8, dim=-1):
-                yield piece.numpy()
+            at_frames = treble_gain(masks, magnitudes)[..., first - start :][..., : self.chunk_frames + 1]
+            gain.append(at_frames.flatten(0, 1).cpu())
+            low_gain = gain.at(first * hop, last, stft.sample_rate).to(mixture.device)
+            rest = stft.synthesise(masks * spectrum)[..., inside]
+            rest -= low_gain.reshape(rest.shape) * mixture[:, first * hop : last]
+            for part in rest.flatten(0, 1).cpu().split(piece, dim=-1):
+                yield part.numpy()
 
     def _chunks(self, frames: int) -> Iterator[tuple[int, int, int]]:
         """``(first, start, end)``: a chunk's first frame, and the frames to look at to know its masks.
@@ -277,21 +292,31 @@ class Separator:
             start: the chunk's first frame.
             context: what the recurrent layer says about the whole song, if there is one.
         """
-        features = self.network.encode(magnitude[None, None])
-        if context is not None:
-            features[-1] = context[..., start // self.network.stride :][..., : features[-1].shape[-1]]
-        masks = self.network.decode(features, *magnitude.shape)[0, self._indices, None]
+        with self._in_float32():
+            features = self.network.encode(magnitude[None, None])
+            if context is not None:
+                features[-1] = context[..., start // self.network.stride :][..., : features[-1].shape[-1]]
+            masks = self.network.decode(features, *magnitude.shape)[0, self._indices, None]
         return masks if self.mask_threshold is None else (masks > self.mask_threshold).to(masks)
 
     def _whole_bottleneck(self, channel: Tensor, stft: STFT, peak: float) -> Tensor:
         """What the recurrent layer says about a whole song, since it hears all of it at once."""
         stride, core = self.network.stride, self.chunk_frames // self.network.stride
         columns = []
-        for first, start, end in self._chunks(stft.frames(channel.shape[-1])):
-            magnitude = stft.analyse(channel, start, end).abs() / peak
-            deepest = self.network.encode(magnitude[None, None])[-1][..., (first - start) // stride :]
-            columns.append(deepest[..., :core])
-        return self.network.bottleneck(torch.cat([*columns, deepest[..., core:]], dim=-1))
+        with self._in_float32():
+            for first, start, end in self._chunks(stft.frames(channel.shape[-1])):
+                magnitude = stft.analyse(channel, start, end).abs() / peak
+                deepest = self.network.encode(magnitude[None, None])[-1][..., (first - start) // stride :]
+                columns.append(deepest[..., :core])
+            return self.network.bottleneck(torch.cat([*columns, deepest[..., core:]], dim=-1))
+
+    def _in_float32(self) -> AbstractContextManager[None]:
+        """On a GPU, cuDNN without TF32 and by deterministic kernels while it lasts; its flags are global."""
+        if self.device.type != "cuda":
+            return nullcontext()
+        return torch.backends.cudnn.flags(
+            enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
+        )
 
 
 def separate(
@@ -316,6 +341,8 @@ def _checked(array: np.ndarray, sample_rate: int) -> np.ndarray:
         raise ValueError(f"sample_rate must be at least 1 Hz, got {sample_rate}")
     if array.ndim not in (1, 2) or array.size == 0:
         raise ValueError(f"audio must be (channels, samples) or (samples,), not empty, got {array.shape}")
+    if array.ndim == 2 and len(array) > max(MOST_CHANNELS, array.shape[1]):
+        raise ValueError(f"audio must be (channels, samples), got {array.shape}: transpose it")
     if not np.issubdtype(array.dtype, np.floating):
         raise ValueError(f"audio must be floating point with full scale at 1, got {array.dtype}")
     with np.errstate(over="ignore"):
@@ -329,23 +356,6 @@ def _watched(blocks: Iterable[np.ndarray], bar: tqdm) -> Iterator[np.ndarray]:
     for block in blocks:
         yield block
         bar.update(block.shape[-1])
-
-
-def _treble_gain(masks: Tensor, magnitudes: Tensor, hop_length: int) -> Tensor:
-    """The gain of a source's highest octave of the band, a line from frame to frame.
-
-    Args:
-        masks: ``(estimated, channels, bins, frames)``.
-        magnitudes: of the mixture, ``(channels, bins, frames)``, at most 1.
-
-    Returns:
-        ``(estimated, channels, (frames - 1) * hop_length)``, in [0, 1]: each mask's mean over the bins from
-        half the band up, weighted by the mixture's power.
-    """
-    power = magnitudes[:, magnitudes.shape[1] // 2 :].square()
-    gain = (masks[:, :, -power.shape[1] :] * power).sum(-2) / power.sum(-2).clamp_min(1e-12)
-    between = torch.arange(hop_length, device=gain.device) / hop_length
-    return torch.lerp(gain[..., :-1, None], gain[..., 1:, None], between).flatten(-2)
 
 
 def _added(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -1,4 +1,4 @@
-"""8192 Hz analysis and synthesis: the one place that knows the STFT conventions.
+"""8192 Hz analysis and synthesis: the one place with the STFT conventions.
 
 Frames are those of ``scipy.signal.stft``, and so of nussl: periodic window, centred on multiples of the
 hop, zeros beyond both ends, and a last frame at or after the last sample. That last frame matters. Plain

@@ -8,7 +8,7 @@ import pytest
 import stempeg
 import torch
 
-from svs_unet_plugin import UNet, audio
+from svs_unet_plugin import STFT, UNet, audio
 
 
 def _make_network(**arguments: object) -> UNet:
@@ -50,5 +50,5 @@ def checkpoint_path(network: UNet, tmp_path_factory: pytest.TempPathFactory) -> 
     import svs_unet_plugin.nussl as svs
 
     path = tmp_path_factory.mktemp("checkpoint") / "network.pth"
-    svs.save(svs.from_network(network), path)
+    svs.save(svs.from_network(network), path, stft=STFT())
     return path

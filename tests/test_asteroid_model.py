@@ -291,7 +291,7 @@ def test_convert_refuses_what_asteroid_has_no_place_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stereo = nussl.ml.SeparationModel(svs.build_unet_mask_inference(in_channels=2, channels=2))
-    svs.save(stereo, tmp_path / "stereo.pth")
+    svs.save(stereo, tmp_path / "stereo.pth", stft=STFT())
     assert main(["convert", str(tmp_path / "stereo.pth"), str(tmp_path / "out.pth")]) == 2
     assert "one channel at a time, this takes 2" in capsys.readouterr().err
     assert not (tmp_path / "out.pth").exists()

@@ -153,6 +153,62 @@ def test_an_mp3_that_does_not_state_its_length(tmp_path: Path) -> None:
     assert audio.read(path)[0].shape[1] >= 88_200
 
 
+JUNK = np.random.default_rng(0).bytes(3000)
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        (b"", JUNK),
+        (JUNK, b""),
+        (b"", bytes(5000)),
+        # An old tag with lyrics, and one of the first kind behind it.
+        (b"", b"LYRICSBEGININD0000200LYR00100" + b"hello" * 20 + b"000143LYRICS200TAG" + bytes(125)),
+        # A tag with a frame that is longer than it.
+        (b"ID3\4\0\0\0\0\2\0TXXX\0\0\1\x7fwords" + b"\xff" * 300, b""),
+    ],
+)
+def test_an_mp3_between_junk_is_read_whole(tmp_path: Path, before: bytes, after: bytes) -> None:
+    """Players skip it; ffmpeg takes it for a damaged frame, and complains."""
+    plain = encode(tmp_path, "plain.mp3", "-write_xing", "0", "-id3v2_version", "0")
+    (tmp_path / "a.mp3").write_bytes(before + plain.read_bytes() + after)
+    np.testing.assert_array_equal(audio.read(tmp_path / "a.mp3")[0], audio.read(plain)[0])
+
+
+def test_an_mp3_with_a_header_that_has_no_number_of_frames(tmp_path: Path) -> None:
+    path = encode(tmp_path, "a.mp3", "-q:a", "2", "-af", "volume='t':eval=frame")
+    data = bytearray(path.read_bytes())
+    flags = data.index(b"Xing") + 7
+    assert data[flags] & 1
+    data[flags] ^= 1
+    path.write_bytes(data)
+    assert audio.read(path)[0].shape[1] >= 88_200
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.m4a", "a.aac"])
+def test_damaged_in_the_middle(tmp_path: Path, name: str) -> None:
+    path = encode(tmp_path, name, *(["-write_xing", "0"] if name == "a.mp3" else []))
+    data = bytearray(path.read_bytes())
+    middle = slice(len(data) // 2, len(data) // 2 + 600)
+    data[middle] = JUNK[:600]
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="is truncated or damaged"):
+        audio.read(path)
+
+
+def test_two_writers_of_one_file(tmp_path: Path) -> None:
+    """The last to end wins, and neither disturbs the other."""
+    first, second = noise(), 0.5 * noise()
+    with audio.wav_writers([tmp_path / "a.wav"], 44_100, 2, 30_000) as (write_first,):
+        write_first(first[:, :10_000])
+        with audio.wav_writers([tmp_path / "a.wav"], 44_100, 2, 30_000) as (write_second,):
+            write_second(second)
+            write_first(first[:, 10_000:])
+        np.testing.assert_array_equal(audio.read(tmp_path / "a.wav")[0], second)
+    np.testing.assert_array_equal(audio.read(tmp_path / "a.wav")[0], first)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
 @pytest.mark.parametrize("name", ["12:30 live.m4a", "-dash.m4a", "Ünï cödé.m4a"])
 def test_names_that_ffmpeg_could_misread(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     encode(tmp_path, name)

@@ -3,8 +3,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import zipfile
+from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -134,7 +140,7 @@ def test_a_model_on_a_hub_from_the_cache_without_a_network(checkpoint_path: Path
     assert "owner/name@revision" in read("someone/unet").stderr  # it must be pinned
 
 
-def test_the_weights_in_the_box() -> None:
+def test_bundled_weights() -> None:
     for name in ("vocals", "small"):
         path = checkpoint.find(name)
         loaded = checkpoint.read(name)
@@ -143,3 +149,161 @@ def test_the_weights_in_the_box() -> None:
     sums = (checkpoint.PRETRAINED / "SHA256SUMS").read_text().splitlines()
     assert {line.split()[1] for line in sums} == {path.name for path in checkpoint.PRETRAINED.glob("*.pth")}
     assert checkpoint.read().network.sources == ("vocals",)
+
+
+class Named:
+    """To be subclassed once a file."""
+
+
+CLASSES = [type(f"Named{i}", (Named,), {"__module__": __name__}) for i in range(8)]
+globals().update({cls.__name__: cls for cls in CLASSES})  # pickle looks there
+
+
+def test_threads_that_load_files_with_different_classes(tmp_path: Path) -> None:
+    for i, cls in enumerate(CLASSES):
+        torch.save([torch.full((3,), float(i)), cls()], tmp_path / f"{i}.pth")
+    start = threading.Barrier(len(CLASSES))
+
+    def load(i: int) -> None:
+        start.wait()
+        for _ in range(50):
+            tensor, item = checkpoint.load_weights_only(tmp_path / f"{i}.pth", [CLASSES[i]])
+            assert tensor[0] == i and type(item) is CLASSES[i]
+            # What others allow meanwhile is not allowed here.
+            with pytest.raises(ValueError, match=f"besides data it holds .*Named{(i + 1) % 8}"):
+                checkpoint.load_weights_only(tmp_path / f"{(i + 1) % 8}.pth", [CLASSES[i]])
+
+    with ThreadPoolExecutor(len(CLASSES)) as pool:
+        list(pool.map(load, range(len(CLASSES))))
+
+
+class AllowsItself:
+    """A user's class, which is added to torch's list while a file with it is loaded."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        torch.serialization.add_safe_globals([AllowsItself])
+
+
+def test_classes_that_the_user_allowed_remain(tmp_path: Path) -> None:
+    before = torch.serialization.get_safe_globals()
+    item = AllowsItself()
+    item.number = 1  # type: ignore[attr-defined]
+    torch.save([Fraction(1, 2), item], tmp_path / "a.pth")
+    try:
+        torch.serialization.add_safe_globals([Fraction])
+        checkpoint.load_weights_only(tmp_path / "a.pth", [Fraction, AllowsItself])
+        assert {Fraction, AllowsItself} <= set(torch.serialization.get_safe_globals())
+        checkpoint.load_weights_only(tmp_path / "a.pth")  # and count for our loads too
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+class Claims:
+    """A tensor that is saved with a size of which its storage has only the first value."""
+
+    def __init__(self, size: tuple[int, ...]) -> None:
+        self.size = size
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        storage = torch.zeros(1)._typed_storage()
+        stride = (0,) * len(self.size)
+        return torch._utils._rebuild_tensor_v2, (storage, 0, self.size, stride, False, OrderedDict())
+
+
+READ = """
+import resource, sys
+from svs_unet_plugin import checkpoint
+import svs_unet_plugin.nussl, svs_unet_plugin.asteroid
+from nussl.ml.networks.separation_model import SeparationModel
+resource.setrlimit(resource.RLIMIT_AS, (12 * 2**30, 12 * 2**30))  # some of it is taken by torch's libraries
+for path in sys.argv[1:]:
+    host = svs_unet_plugin.asteroid.SVSUNet.from_pretrained if "asteroid" in path else SeparationModel.load
+    for read in (checkpoint.read, host):
+        try:
+            read(path)
+            print("read")
+        except ValueError as error:
+            print(error)
+"""
+
+
+def test_files_that_describe_more_than_they_hold(checkpoint_path: Path, tmp_path: Path) -> None:
+    """They are refused without the memory and the time that their networks would take."""
+    cases: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+        "wide": ({"channels": 1024}, {}),
+        "wider": ({"channels": 10**30}, {}),
+        "deep": ({"residual_blocks": 10_000_000}, {}),
+        "no number": ({"residual_blocks": "many"}, {}),
+        "unknown": ({"depth": 7}, {}),
+        "empty": ({"channels": 1024}, {"0": Claims((1024, 1024))}),
+    }
+    with torch.device("meta"):
+        network = UNet(channels=1024)
+    cases["all claimed"] = (
+        {"channels": 1024},
+        {k: Claims(tuple(v.shape)) for k, v in network.state_dict().items()},
+    )
+    paths = []
+    for name, (arguments, weights) in cases.items():
+        modules = {"mask": {"class": "UNet", "args": arguments}}
+        nussl = {
+            "config": json.dumps({"modules": modules, "connections": [], "output": [], "name": "a"}),
+            "state_dict": {f"layers.mask.{key}": value for key, value in weights.items()},
+            "metadata": {"nussl_version": "1.1.9"},
+        }
+        asteroid = {
+            "model_name": "SVSUNet",
+            "model_args": {"sample_rate": 8192.0, "window_length": 1024, "hop_length": 768, **arguments},
+            "state_dict": {f"network.{key}": value for key, value in weights.items()},
+            "infos": {},
+        }
+        for host, content in {"nussl": nussl, "asteroid": asteroid}.items():
+            paths.append(tmp_path / f"{name} {host}.pth")
+            torch.save(content, paths[-1])
+            assert paths[-1].stat().st_size < 100_000
+    # Long enough for a busy machine; without a bound the deep one does not end.
+    run = subprocess.run(
+        [sys.executable, "-c", READ, *paths], capture_output=True, text=True, timeout=300, check=True
+    )
+    answers = run.stdout.splitlines()
+    assert len(answers) == 2 * len(paths)
+    for i, path in enumerate(paths):
+        for said in answers[2 * i : 2 * i + 2]:
+            assert str(path) in said and "is no checkpoint of" in said
+    assert any("its weights are larger than the file" in said for said in answers)
+    assert any("fewer weights than residual blocks" in said for said in answers)
+
+
+def test_a_file_that_unpacks_to_more_than_its_size(checkpoint_path: Path, tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(2**20)}, tmp_path / "a.pth")
+    with (
+        zipfile.ZipFile(tmp_path / "a.pth") as whole,
+        zipfile.ZipFile(tmp_path / "b.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    assert checkpoint.load_weights_only(tmp_path / "a.pth")["a"].numel() == 2**20
+    with pytest.raises(ValueError, match=r"b\.pth is no checkpoint"):
+        checkpoint.load_weights_only(tmp_path / "b.pth")
+
+
+def test_transforms_that_are_nested_without_end(network: UNet, tmp_path: Path) -> None:
+    import svs_unet_plugin.nussl as svs
+    from svs_unet_plugin.nussl import nussl
+
+    nested = svs.inference_transform()
+    for _ in range(60):  # 2 ** 60 paths lead to the inmost
+        nested = nussl.datasets.transforms.Compose([nested, nested])
+    nested.transforms.append(nested)
+    metadata = {
+        "sample_rate": 8192,
+        "num_channels": 1,
+        "stft_params": svs.stft_params(STFT(hop_length=512)),
+        "train_dataset": {"transforms": nested},
+    }
+    svs.from_network(network).save(str(tmp_path / "a.pth"), metadata)
+    script = "import sys; from svs_unet_plugin import checkpoint; print(checkpoint.read(sys.argv[1]).stft)"
+    command = [sys.executable, "-c", script, tmp_path / "a.pth"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    assert run.stdout == f"{STFT(hop_length=512)}\n"

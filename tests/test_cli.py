@@ -3,11 +3,13 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 from svs_unet_plugin.cli import main
 
@@ -92,17 +94,66 @@ def test_bad_weights_and_outputs(
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's device that is always full")
-def test_a_full_disk(
-    checkpoint_path: Path, song_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_one_bad_song_does_not_end_the_batch(
+    checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "out" / "The Easton Ellises - Falcon 69"
-    out.mkdir(parents=True)
-    (out / ".vocals.wav.part").symlink_to("/dev/full")
-    assert main(["separate", str(song_path), "-o", str(out.parent), "-w", str(checkpoint_path)]) == 2
-    said = capsys.readouterr().err
-    assert "can't be written to" in said and len(said.splitlines()) == 1
-    assert not list(out.iterdir())
+    for name in ("first", "last"):
+        soundfile.write(tmp_path / f"{name}.wav", np.random.default_rng(0).uniform(-1, 1, 9000), 22_050)
+    songs = [tmp_path / "first.wav", bad_file(tmp_path, "nan"), tmp_path / "none.wav", tmp_path / "last.wav"]
+    arguments = ["-o", str(tmp_path / "out"), "-w", str(checkpoint_path)]
+    assert main(["separate", *map(str, songs), *arguments]) == 1
+    written, said = capsys.readouterr()
+    assert [Path(line).parent.name for line in written.splitlines()] == 2 * ["first"] + 2 * ["last"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["first", "last"]
+    assert [str(song) in line for song, line in zip(songs[1:3], said.splitlines(), strict=True)] == 2 * [True]
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"), "CUDA out of memory."),
+        (BrokenProcessPool("A process was terminated abruptly"), "A process was terminated abruptly"),
+        (MemoryError(), "MemoryError, without a reason"),
+    ],
+)
+def test_errors_that_are_no_fault_of_the_user(
+    checkpoint_path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    message: str,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("svs_unet_plugin.cli.Separator.separate_file", fail)
+    monkeypatch.setattr("svs_unet_plugin.checkpoint.find", fail)
+    for arguments in (["separate", "song.wav", "-o", str(tmp_path)], ["info", "a.pth"]):
+        if arguments[0] == "separate":
+            monkeypatch.setattr("svs_unet_plugin.cli.Separator.__init__", lambda *_, **__: None)
+        assert main(arguments) == 2
+        said = capsys.readouterr().err
+        assert message in said and len(said.splitlines()) == 1
+        assert ("song.wav" in said) == (arguments[0] == "separate")
+
+
+FULL = """
+import resource, signal, sys
+from svs_unet_plugin.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))  # as if the disk were full after so much
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_full_disk(checkpoint_path: Path, song_path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", FULL, "separate", song_path, "-o", out, "-w", checkpoint_path]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert "can't be written to" in run.stderr and len(run.stderr.splitlines()) == 1
+    assert not out.exists()
 
 
 def test_two_songs_of_one_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,7 @@ def wav(song: np.ndarray, tmp_path: Path) -> Path:
 
 
 def dataset(folder: Path, sample_rate: int, transform: Any = None, hop: int = 768) -> Any:
-    """One second of noise in files of a rate that nobody tells the dataset."""
+    """One second of noise in files of a rate that the dataset is not given."""
     for name in ("mix", "vocals"):
         (folder / name).mkdir(parents=True, exist_ok=True)
         with audio.wav_writers([folder / name / "a.wav"], sample_rate, 2, sample_rate) as (write,):
@@ -135,7 +135,7 @@ def test_all_doors_give_one_answer(model: Any, tmp_path: Path, save: Any, hop: i
 def test_stereo_networks_work_in_nussl(tmp_path: Path, wav: Path) -> None:
     torch.manual_seed(0)
     model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(in_channels=2, channels=2))
-    svs.save(model, tmp_path / "model.pth")
+    svs.save(model, tmp_path / "model.pth", stft=STFT())
     masks = masks_in_a_fresh_process(wav, tmp_path / "model.pth", tmp_path / "masks.npy")
     assert masks.shape[2] == 2 and np.array_equal(masks[..., 0], masks[..., 1])
 
@@ -182,15 +182,19 @@ def test_nothing_is_left_of_a_model_that_was_not_saved(
         raise OSError("no space left")
 
     monkeypatch.setattr(torch, "save", full)
-    for save in (svs.save, nussl.ml.SeparationModel.save):
+    for save, transform in ((svs.save, {"stft": STFT()}), (nussl.ml.SeparationModel.save, {})):
         with pytest.raises(OSError, match="no space left"):
-            save(model, str(tmp_path / "model.pth"))
+            save(model, str(tmp_path / "model.pth"), **transform)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_transform_is_not_told_twice(model: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="train_data tells its own"):
-        svs.save(model, tmp_path / "model.pth", train_data=dataset(tmp_path / "data", 8192), stft=STFT())
+def test_the_transform_is_given_once(model: Any, tmp_path: Path) -> None:
+    """Without it, weights of one hop were saved as those of another."""
+    data = dataset(tmp_path / "data", 8192)
+    for given in ({}, {"train_data": data, "stft": STFT()}):
+        with pytest.raises(ValueError, match=r"give either train_data.* or .* stft=svs_unet_plugin\.STFT\("):
+            svs.save(model, tmp_path / "model.pth", **given)
+    assert not (tmp_path / "model.pth").exists()
 
 
 def test_importing_twice_is_harmless() -> None:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from svs_unet_plugin.checkpoint import load_weights_only, numpy_globals
+from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals
 
 _lock = threading.RLock()
 
@@ -115,7 +115,15 @@ def _from_pretrained() -> None:
         if not isinstance(content, dict):
             name = os.fspath(content)
             allowed = [torch.torch_version.TorchVersion, *numpy_globals()]
-            content = load_weights_only(base_models.cached_download(name), allowed)
+            path = base_models.cached_download(name)
+            content = load_weights_only(path, allowed)
+            if content.get("model_name") == "SVSUNet":  # asteroid builds it before it looks at the weights
+                transform = ("sample_rate", "window_length", "hop_length")
+                arguments = {k: v for k, v in content.get("model_args", {}).items() if k not in transform}
+                try:
+                    check_size(arguments, content.get("state_dict", {}), "network.", os.path.getsize(path))
+                except ValueError as error:
+                    raise ValueError(f"{path} is no checkpoint of its own network: {error}") from error
             if "sample_rate" not in content.get("model_args", {"sample_rate"}):
                 content["model_args"]["sample_rate"] = base_models.SR_HASHTABLE.get(name)
         model = from_pretrained(cls, content, *args, **kwargs)

@@ -91,7 +91,7 @@ def separate_file_preserving_scale(
         partial(separate_preserving_scale, model), model.sample_rate, mixture, sample_rate
     )
     Path(out).mkdir(parents=True, exist_ok=True)
-    name = audio.title(Path(path))
+    name = audio.track_name(Path(path))
     paths = [Path(out) / f"{name}_est{i}.wav" for i in range(1, len(estimates) + 1)]
     with audio.wav_writers(paths, sample_rate, channels, samples) as writers:
         for write, estimate in zip(writers, estimates, strict=True):

@@ -102,25 +102,27 @@ def save(
     """Save a ``nussl.ml.SeparationModel`` with all that it takes to use it, whole or not at all.
 
     What is written opens again in ``nussl.separation.deep.DeepMaskEstimation`` and, if the network takes one
-    channel at a time, in `UNetSeparation` and `svs_unet_plugin.Separator`, in a process that knows nothing
-    else.
+    channel at a time, in `UNetSeparation` and `svs_unet_plugin.Separator`, in any process.
 
     Args:
         model: with a `UNet` in it.
         train_data, val_data: nussl datasets, or loaders of them, whose description is kept as well.
         trainer: an ignite engine, whose epoch and losses are kept as well.
-        stft: the transform that the model was made for, by default the paper's; ``train_data`` tells its
-            own.
+        stft: the transform that the model was made for, where there is no ``train_data``, which has its own.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: if both ``train_data`` and ``stft`` are given.
+        ValueError: if both ``train_data`` and ``stft`` are given, or neither.
     """
     metadata: dict[str, Any] = {}
-    if train_data is None:
-        stft = stft or STFT()
+    if (train_data is None) == (stft is None):
+        raise ValueError(
+            "give either train_data, which has its own transform, or the one that the model was made for, "
+            "such as stft=svs_unet_plugin.STFT(hop_length=768)"
+        )
+    if stft is not None:
         network = next(layer for layer in model.layers.values() if isinstance(layer, UNet))
         metadata = {
             "sample_rate": stft.sample_rate,
@@ -128,7 +130,5 @@ def save(
             "stft_params": stft_params(stft),
             "train_dataset": {"transforms": inference_transform(stft)},
         }
-    elif stft is not None:
-        raise ValueError("stft goes with models that saw no data; train_data tells its own")
     train_data, val_data = (getattr(data, "dataset", data) for data in (train_data, val_data))
     return model.save(os.fspath(path), metadata, train_data, val_data, trainer)

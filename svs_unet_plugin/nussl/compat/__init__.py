@@ -11,6 +11,7 @@ import contextlib
 import functools
 import importlib
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from svs_unet_plugin.checkpoint import load_weights_only, numpy_globals
+from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals
 from svs_unet_plugin.files import atomic_write
 
 _lock = threading.RLock()
@@ -55,7 +56,7 @@ def allow(*classes: type) -> None:
 
 
 def safe_globals() -> list[Any]:
-    """Everything that a nussl checkpoint may name, for ``torch.serialization.safe_globals``.
+    """Everything that a nussl checkpoint may name, for `load_weights_only`.
 
     These are STFTParams, Compose and nussl's transforms, the classes given to ``allow``, and numpy's numbers
     (the loss history is full of them). ``transforms.Cache`` is left out: nussl takes it out of what it saves,
@@ -182,6 +183,14 @@ def _checkpoints() -> None:
             raise ValueError(f"{model_path} is no nussl checkpoint: it has no 'state_dict' and 'metadata'")
         model["state_dict"] = {key: value.to(device) for key, value in model["state_dict"].items()}
         metadata = self._get_moved(model["metadata"], model, model_path)
+        for key, module in metadata.get("config", {}).get("modules", {}).items():
+            if module.get("class") == "UNet":  # nussl builds it before it looks at the weights
+                try:
+                    check_size(
+                        module["args"], model["state_dict"], f"layers.{key}.", os.path.getsize(model_path)
+                    )
+                except ValueError as error:
+                    raise ValueError(f"{model_path} is no checkpoint of its own network: {error}") from error
         self.eval = expected_eval
         metadata = self._validate_and_populate(metadata)
         metadata["config"] = json.dumps(metadata["config"])
