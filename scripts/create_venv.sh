@@ -53,7 +53,7 @@ touch .venv/installing
 # Old pips would otherwise build soxbindings with whatever setuptools is at hand, and every pip would
 # build with the newest: constraints.txt holds for what is needed only while building, too.
 export PIP_USE_PEP517=1 PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
-.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all,dev]' ||
+.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all,dev,docs]' ||
     stop "The installation failed; the reason is above. The next 'make' starts it afresh."
 .venv/bin/python -m pip check
 mv .venv/installing .venv/installed
