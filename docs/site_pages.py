@@ -103,22 +103,21 @@ def _room(module: str) -> str:
 def api(room: str) -> str:
     """The page of a room: its modules, each with the docstrings of what is public in it."""
     lines = ["---", "search:", "  boost: 0.5", "---", f"# {room}", ""]
-    for path in sorted((ROOT / PACKAGE).rglob("*.py"), key=lambda path: (path.name != "__init__.py", path)):
-        module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
-        name = module.removesuffix(".__init__")
-        if _room(name) != room or any(part.startswith("_") for part in name.split(".")):
-            continue
+    modules = {}
+    for path in (ROOT / PACKAGE).rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if _room(name) == room and not any(part.startswith("_") for part in name.split(".")):
+            modules[name] = _exported(path)
+    for name, exported in sorted(modules.items()):
         lines.append(f"::: {name}\n")
-        if module != name:  # a package shows its own words and what it exports; its modules follow
-            lines.append("    options: {members: false}\n")
-            exported = _exported(path)
-            if exported:
-                links = ", ".join(f"[`{member}`][{name}.{member}]" for member in exported)
-                lines.append(f"`import {name}` provides {links}.\n")
+        if exported:  # a package's own words, and what it exports from the modules that follow
+            links = ", ".join(f"[`{member}`][{name}.{member}]" for member in exported)
+            lines.append(f"    options: {{members: false}}\n\n`import {name}` provides {links}.\n")
     return "\n".join(lines)
 
 
 def _exported(path: Path) -> list[str]:
+    """The names in a module's ``__all__``."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
             return [name for name in ast.literal_eval(node.value) if not name.startswith("__")]
