@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -124,6 +125,20 @@ def _exported(path: Path) -> list[str]:
     return []
 
 
+class Doctests(griffe.Extension):
+    """Fences the examples in docstrings: to Markdown, ``>>>`` is a quotation."""
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+        """Rewrite the docstring of an object."""
+        if obj.docstring:
+            obj.docstring.value = re.sub(
+                r"^( *)(>>> .*(?:\n *\S.*)*)",
+                r"\1```pycon\n\1\2\n\1```",
+                obj.docstring.value,
+                flags=re.MULTILINE,
+            )
+
+
 def commands() -> str:
     """The page of all commands and options, as the programs print them."""
     os.environ["COLUMNS"] = "100"  # what argparse takes for the width of the terminal
@@ -135,7 +150,7 @@ def commands() -> str:
         if parser.add_help:
             text = parser.format_help()
         else:  # another program's, with options of its own
-            text = _help(sys.executable, "-m", cli.__name__, words[-1])
+            text = _help(*words)
         lines += [f"## {' '.join(words)}" if len(words) > 1 else "", f"```text\n{text.strip()}\n```", ""]
     for script in sorted([*ROOT.glob("recipes/**/run.sh"), *ROOT.glob("recipes/demo/run.py")]):
         program = "bash" if script.suffix == ".sh" else sys.executable

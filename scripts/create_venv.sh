@@ -3,7 +3,7 @@
 #
 # Run from the top of the repository (make does). PYTHON in the environment names the interpreter.
 # .venv/installed is written last, by a rename: after an interrupted run it is not there, and
-# .venv/installing tells the next run to start afresh, because a half-copied package can look whole to pip.
+# .venv/installing makes the next run start afresh, because a half-copied package can look whole to pip.
 set -eu
 
 stop() {
