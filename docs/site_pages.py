@@ -128,7 +128,7 @@ def _exported(path: Path) -> list[str]:
 class Doctests(griffe.Extension):
     """Fences the examples in docstrings: to Markdown, ``>>>`` is a quotation."""
 
-    def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+    def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Rewrite the docstring of an object."""
         if obj.docstring:
             obj.docstring.value = re.sub(
