@@ -1,6 +1,6 @@
-# make test    run the tests                        make lint    check style and types
-# make demo    train on made-up songs, separate     make clean   remove what make has made
-# make venv    only install
+# make test    run the tests                          make lint    check style and types
+# make demo    train on synthetic songs, separate     make docs    build the documentation site in build/docs
+# make venv    only install                           make clean   remove what make has made
 #
 # Variables: PYTHON=python3.12      the interpreter that .venv is made with, if there is no .venv yet
 #            SONG="my song.mp3"     a song for the demo to separate
@@ -15,7 +15,7 @@ STAMP := $(VENV)/installed
 # PYTHON, SONG and STEPS reach the commands as environment variables, so that spaces and quotes survive.
 export PYTHON SONG STEPS
 
-.PHONY: venv test demo lint clean
+.PHONY: venv test demo docs lint clean
 
 venv: $(STAMP)
 	@sh scripts/system_needs.sh
@@ -28,6 +28,9 @@ test: venv
 
 demo: venv
 	$(PY) recipes/demo/run.py $${SONG:+--song "$$SONG"} $${STEPS:+--steps "$$STEPS"} $(DEMO_ARGS)
+
+docs: venv
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 lint: venv
 	$(PY) -m ruff check .

@@ -3,7 +3,7 @@
 #
 # Run from the top of the repository (make does). PYTHON in the environment names the interpreter.
 # .venv/installed is written last, by a rename: after an interrupted run it is not there, and
-# .venv/installing tells the next run to start afresh, because a half-copied package can look whole to pip.
+# .venv/installing makes the next run start afresh, because a half-copied package can look whole to pip.
 set -eu
 
 stop() {
@@ -53,7 +53,7 @@ touch .venv/installing
 # Old pips would otherwise build soxbindings with whatever setuptools is at hand, and every pip would
 # build with the newest: constraints.txt holds for what is needed only while building, too.
 export PIP_USE_PEP517=1 PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt
-.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all,dev]' ||
+.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[all,dev,docs]' ||
     stop "The installation failed; the reason is above. The next 'make' starts it afresh."
 .venv/bin/python -m pip check
 mv .venv/installing .venv/installed

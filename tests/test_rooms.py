@@ -17,6 +17,7 @@ LAYERS = (
     ("corpora",),
     ("separator",),
     ("checkpoint",),
+    ("treble",),
     ("audio", "stft", "unet"),
     ("files", "workers"),
 )
