@@ -1,30 +1,31 @@
 import json
 import os
 import random
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from killing import kill_when
 
-from svs_unet_plugin import checkpoint
+from svs_unet_plugin import STFT, checkpoint
 from svs_unet_plugin.asteroid import SVSUNet, asteroid
-from svs_unet_plugin.asteroid.datasets import DrawSampler, Excerpts, excerpt_loader, whole_songs
-from svs_unet_plugin.asteroid.training import TrainSettings, VocalsSystem, load_best, train
+from svs_unet_plugin.asteroid.datasets import Excerpts, excerpt_loader, whole_songs
+from svs_unet_plugin.asteroid.training import MaskSystem, load_best, one_channel_each, train
 from svs_unet_plugin.corpora.prepare import Prepared, prepare
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
+from svs_unet_plugin.mixing.excerpts import DrawSampler, ExcerptSettings
+from svs_unet_plugin.training.settings import TrainSettings
 
 BaseModel = asteroid.models.BaseModel
 
 TRAIN = Path(__file__).parent.parent / "recipes" / "musdb18" / "asteroid" / "train.py"
 
-SMALL = "--channels 2 --segment 3 --samples_per_track 3 --batch_size 4 --num_workers 0 --epochs 3".split()
+SMALL = "--channels 2 --excerpt_frames 32 --epoch_steps 3 --batch_size 4 --epochs 3 --loss snr".split()
 """A network and excerpts so small that what takes time is the start of the processes."""
 
 
@@ -91,24 +92,40 @@ def test_what_a_run_leaves(undisturbed: Path) -> None:
 
 def test_the_loss_is_the_papers_or_the_snr(prepared: Prepared) -> None:
     """Against the audio that comes out: what its phase leaves no mask to change is within half a dB."""
-    excerpts = Excerpts(prepared, 3.0, samples_per_track=2)
-    mixture, vocals = next(iter(excerpt_loader(excerpts, 4, 0)))
+    data = excerpts(prepared, 3.0)
+    batch = next(iter(excerpt_loader(data, 4)))
     model = SVSUNet(channels=2)
     plain, snr = (
-        VocalsSystem(model, excerpts, whole_songs(prepared), TrainSettings(loss=loss)).eval()
+        MaskSystem(model, data, whole_songs(prepared), TrainSettings(loss=loss)).eval()  # type: ignore[arg-type]
         for loss in ("l1", "snr")
     )
-    mixture, vocals = mixture.flatten(0, 1), vocals.flatten(0, 2)
+    mixture, vocals = one_channel_each(batch)
     with torch.no_grad():
-        estimates, references, _ = model.magnitudes(mixture[:, None], vocals[:, None])
+        estimates, references, _ = model.magnitudes(mixture, vocals)
         expected = (estimates - references).abs().mean().item()
-        assert plain.common_step((mixture, vocals), 0).item() == pytest.approx(expected)
-        error = (model(mixture)[:, 0] - vocals).square().sum(dim=-1) / mixture.square().sum(dim=-1)
-        assert snr.common_step((mixture, vocals), 0).item() == pytest.approx(
-            10 * error.log10().mean().item(), abs=0.5
-        )
-    with pytest.raises(ValueError, match="loss must be 'snr' or 'l1', got 'mse'"):
-        TrainSettings(loss="mse")  # type: ignore[arg-type]
+        assert plain.common_step(batch, 0).item() == pytest.approx(expected)
+        error = (model(mixture)[:, :1] - vocals).square().sum(dim=-1) / mixture.square().sum(dim=-1)
+        assert snr.common_step(batch, 0).item() == pytest.approx(10 * error.log10().mean().item(), abs=0.5)
+
+
+def test_each_mask_is_trained_towards_its_own_source(prepared: Prepared) -> None:
+    """A mask that lets its own source through, and nothing else, has the lowest loss."""
+    sources = ("bass", "vocals")
+    data = excerpts(prepared, 3.0, sources=sources)
+    mixture, references = one_channel_each(next(iter(excerpt_loader(data, 2))))
+    assert references.shape == (2, 2, mixture.shape[-1])
+    songs = whole_songs(prepared, sources)
+    model = SVSUNet(sources, channels=2)
+    trained = MaskSystem(model, data, songs, TrainSettings(loss="l1")).eval()
+    _, expected, _ = model.magnitudes(mixture, references)
+    for estimates, best in ((expected, True), (expected.flip(-1), False)):
+        model.magnitudes = lambda *_, estimates=estimates: (estimates, expected, None)  # type: ignore[method-assign]
+        assert (trained.common_step((mixture, references[:, :, None]), 0).item() < 1e-9) == best
+    # The references are the songs' own.
+    _, stems = songs[0]
+    for source, stem in zip(sources, stems, strict=True):
+        streams, _ = prepared.valid[0].read()
+        np.testing.assert_array_equal(stem, streams[source])
 
 
 def test_evaluation(prepared: Prepared, undisturbed: Path) -> None:
@@ -170,13 +187,10 @@ def test_two_nodes_learn_what_one_process_learns(
 def test_a_killed_run_ends_where_an_undisturbed_one_ends(
     prepared: Prepared, undisturbed: Path, tmp_path: Path
 ) -> None:
-    arguments = [sys.executable, *command(prepared, tmp_path, "--precision", "64-true")]
-    process = start(arguments)
-    while not (tmp_path / "checkpoints" / "last.ckpt").exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    arguments = [sys.executable, *command(prepared, tmp_path, "--precision", "64-true", "--workers", "2")]
+    assert kill_when(
+        (tmp_path / "checkpoints" / "last.ckpt").exists, arguments, environment={"OMP_NUM_THREADS": "1"}
+    )
     assert not (tmp_path / "best_model.pth").exists()
     finish(start(arguments))
     assert (tmp_path / "losses.csv").read_bytes() == (undisturbed / "losses.csv").read_bytes()
@@ -185,54 +199,91 @@ def test_a_killed_run_ends_where_an_undisturbed_one_ends(
         torch.testing.assert_close(ends[0][part], ends[1][part], rtol=0, atol=0)
 
 
+def test_one_cycle_is_resumed_exactly(prepared: Prepared, tmp_path: Path) -> None:
+    options = ("--precision", "64-true", "--schedule", "one-cycle", "--learning_rate", "0.01")
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start([sys.executable, *command(prepared, whole, *options)]))
+    arguments = [sys.executable, *command(prepared, killed, *options)]
+    assert kill_when(
+        (killed / "checkpoints" / "last.ckpt").exists, arguments, environment={"OMP_NUM_THREADS": "1"}
+    )
+    finish(start(arguments))
+    assert (killed / "losses.csv").read_bytes() == (whole / "losses.csv").read_bytes()
+    ends = [torch.load(out / "checkpoints" / "last.ckpt") for out in (whole, killed)]
+    for part in ("state_dict", "optimizer_states"):
+        torch.testing.assert_close(ends[0][part], ends[1][part], rtol=0, atol=0)
+
+
 def test_a_batch_is_shared_out() -> None:
-    one = list(DrawSampler(30, batch_size=8, seed=1))
-    assert len(one) == 24 and len(set(one)) == 24 and {epoch for epoch, _ in one} == {0}
-    parts = [DrawSampler(30, 8, seed=1, rank=rank, processes=4) for rank in range(4)]
+    one = list(DrawSampler(24))
+    assert one == [(0, index) for index in range(24)]
+    parts = [DrawSampler(24, rank, 4) for rank in range(4)]
     for step in range(3):
         whole = one[8 * step : 8 * step + 8]
         shares = [list(part)[2 * step : 2 * step + 2] for part in parts]
         assert [share[i] for i in range(2) for share in shares] == whole
     parts[0].set_epoch(1)
-    assert {epoch for epoch, _ in parts[0]} == {1} and [i for _, i in parts[0]] != [i for _, i in one[::4]]
-    with pytest.raises(ValueError, match="a batch of 8 can't be shared equally by 3"):
-        DrawSampler(30, 8, seed=1, processes=3)
-    with pytest.raises(ValueError, match="more than the 7 items"):
-        DrawSampler(7, 8, seed=1)
+    assert {epoch for epoch, _ in parts[0]} == {1}
+    with pytest.raises(ValueError, match="25 items can't be shared equally by 3"):
+        DrawSampler(25, processes=3)
 
 
 def test_excerpts_depend_on_nothing_but_the_draw(prepared: Prepared) -> None:
-    excerpts = Excerpts(prepared, 2.0, samples_per_track=2, seed=3)
-    assert len(excerpts) == 2 * len(prepared.train)
+    data = excerpts(prepared, 2.0, seed=3)
     random.seed(5)
     before = random.getstate()
-    mixture, vocals = excerpts[0, 1]
+    mixture, sources = data[0, 1]
     assert random.getstate() == before
-    assert mixture.shape == (1, 2 * 8192) and vocals.shape == (1, 1, 2 * 8192)
-    random.seed(6)
-    again = Excerpts(prepared, 2.0, samples_per_track=2, seed=3)[0, 1]
-    assert torch.equal(mixture, again[0]) and torch.equal(vocals, again[1])
-    for other in (excerpts[1, 1], excerpts[0, 2], Excerpts(prepared, 2.0, 2, seed=4)[0, 1]):
+    assert mixture.shape == (1, data.mixer.samples) and sources.shape == (1, 1, data.mixer.samples)
+    again = excerpts(prepared, 2.0, seed=3)[0, 1]
+    assert torch.equal(mixture, again[0]) and torch.equal(sources, again[1])
+    for other in (data[1, 1], data[0, 2], excerpts(prepared, 2.0, seed=4)[0, 1]):
         assert not torch.equal(mixture, other[0])
-    by_workers = [
-        torch.cat([batch[0] for batch in excerpt_loader(excerpts, 2, workers)]) for workers in (0, 2)
-    ]
+    by_workers = [torch.cat([batch[0] for batch in excerpt_loader(data, 2, workers)]) for workers in (0, 2)]
     assert torch.equal(*by_workers)
 
 
-def test_songs_of_other_parts_are_not_among_them(prepared: Prepared) -> None:
-    def names(dataset: Any) -> list[str]:
-        return [track["path"].name for track in dataset.tracks]
+def test_both_hosts_train_on_the_same_draws(prepared: Prepared) -> None:
+    """nussl's `Remix` has the magnitudes of asteroid's excerpts, but for their scale."""
+    import svs_unet_plugin.nussl as svs
+    from svs_unet_plugin.mixing.excerpts import mapped_songs
 
-    assert names(Excerpts(prepared, 2.0).dataset) == sorted(track.name for track in prepared.train)
-    assert names(whole_songs(prepared)) == [track.name for track in prepared.valid]
-    mixture, vocals = whole_songs(prepared)[0]
+    settings, sources = ExcerptSettings(excerpt_frames=20, filtered=0.5), ("vocals", "drums")
+    data = Excerpts(prepared, STFT(), sources, settings, seed=7)
+    rows = ["drums", "vocals", "bass", "other"]
+    remix = svs.Remix(
+        mapped_songs(prepared.train, rows), sources=sources, others=rows[2:], settings=settings, seed=7
+    )
+    draws = [(0, 0), (0, 1), (3, 5)]
+    batch = remix.__getitems__(draws)
+    for i, draw in enumerate(draws):
+        mixture, references = data[draw]
+        window = torch.hann_window(1024)
+        spectra = torch.stft(
+            torch.cat([mixture, references[:, 0]]),
+            1024,
+            768,
+            window=window,
+            center=False,
+            return_complex=True,
+        ).abs()
+        scale = spectra[0].max() / batch["mix_magnitude"][i].max()
+        torch.testing.assert_close(batch["mix_magnitude"][i, :, :, 0].T * scale, spectra[0])
+        for name, spectrum in zip(sources, spectra[1:], strict=True):
+            ours = batch["source_magnitudes"][i, :, :, 0, rows.index(name)].T * scale
+            torch.testing.assert_close(ours, spectrum)
+
+
+def test_songs_for_validation_are_those_of_musdb_alone(prepared: Prepared) -> None:
+    songs = whole_songs(prepared)
+    assert [track["path"].name for track in songs.tracks] == [track.name for track in prepared.valid]
+    mixture, vocals = songs[0]
     assert mixture.shape == (2, 4 * 8192) and vocals.shape == (1, 2, 4 * 8192)
-    with pytest.raises(ValueError, match=r"no songs of more than 4\.0 s"):
-        Excerpts(prepared, 4.0)
+    with pytest.raises(ValueError, match="sources must be among drums, bass, other, vocals, got guitar"):
+        excerpts(prepared, 2.0, sources=("vocals", "guitar"))
 
 
-class Level(VocalsSystem):
+class Level(MaskSystem):
     """Its validation loss gets no better."""
 
     def common_step(self, batch: Any, batch_nb: int, train: bool = True) -> torch.Tensor:
@@ -240,33 +291,46 @@ class Level(VocalsSystem):
         return loss if train else torch.ones(())
 
 
+def excerpts(
+    prepared: Prepared,
+    seconds: float,
+    *,
+    hop: int = 768,
+    sources: Any = ("vocals",),
+    items: int = 8,
+    seed: int = 0,
+) -> Excerpts:
+    settings = ExcerptSettings(excerpt_frames=round(seconds * 8192 / hop))
+    return Excerpts(prepared, STFT(hop_length=hop), sources, settings, items, seed)
+
+
 def system(
-    kind: type[VocalsSystem], prepared: Prepared, hop: int = 768, seconds: float = 2.0, **settings: Any
-) -> VocalsSystem:
+    kind: type[MaskSystem], prepared: Prepared, hop: int = 768, seconds: float = 2.0, **settings: Any
+) -> MaskSystem:
     torch.manual_seed(0)
-    excerpts = Excerpts(prepared, seconds, samples_per_track=2)
-    settings = {"epochs": 1, "batch_size": 4, "accelerator": "cpu", **settings}
-    config = {"training": {"lr": settings.get("lr", 1e-3), "epochs": settings["epochs"]}}
+    settings = {"epochs": 1, "batch_size": 4, "loss": "snr", **settings}
     model = SVSUNet(channels=2, hop_length=hop)
-    return kind(model, excerpts, whole_songs(prepared), TrainSettings(**settings), config=config)
+    return kind(model, excerpts(prepared, seconds, hop=hop), whole_songs(prepared), TrainSettings(**settings))
+
+
+def run(trained: MaskSystem, out: Path, **options: Any) -> Path:
+    return train(trained, out, progress=False, accelerator="cpu", **options)
 
 
 def test_early_stopping_and_the_learning_rate(prepared: Prepared, tmp_path: Path) -> None:
     trained = system(Level, prepared, epochs=9, patience=4)
-    train(trained, tmp_path, progress=False)
+    run(trained, tmp_path)
     assert len(losses(tmp_path)) == 5  # the first is the best, and four are no better
-    assert (
-        trained.trainer.optimizers[0].param_groups[0]["lr"] == 1e-3 / 4
-    )  # halved after 1 + 2 and 4 + 1 epochs
-    train(system(Level, prepared, epochs=9, patience=4), tmp_path, progress=False)
+    assert trained.trainer.optimizers[0].param_groups[0]["lr"] == 1e-3 / 2  # halved after 1 + 3 epochs
+    run(system(Level, prepared, epochs=9, patience=4), tmp_path)
     assert len(losses(tmp_path)) == 5  # it remembers
 
 
 def test_another_configuration_is_refused(prepared: Prepared, tmp_path: Path) -> None:
-    train(system(VocalsSystem, prepared), tmp_path, progress=False)
-    with pytest.raises(ValueError, match="holds a run with another lr"):
-        train(system(VocalsSystem, prepared, lr=0.1), tmp_path, progress=False)
-    train(system(VocalsSystem, prepared, epochs=2), tmp_path, progress=False)
+    run(system(MaskSystem, prepared), tmp_path)
+    with pytest.raises(ValueError, match=r"learning_rate was 0\.001 and is now 0\.1"):
+        run(system(MaskSystem, prepared, learning_rate=0.1), tmp_path)
+    run(system(MaskSystem, prepared, epochs=2), tmp_path)
     assert len(losses(tmp_path)) == 2
 
 
@@ -274,8 +338,8 @@ def test_mixed_precision(prepared: Prepared, tmp_path: Path) -> None:
     curves = []
     for precision in ("32-true", "bf16-mixed"):
         # More than 64 frames: in torch 2.13 a bfloat16 convolution wider than its input may give NaN on CPUs.
-        trained = system(VocalsSystem, prepared, hop=256, seconds=3.0, precision=precision)
-        best = train(trained, tmp_path / precision, progress=False)
+        trained = system(MaskSystem, prepared, hop=256, seconds=3.0)
+        best = run(trained, tmp_path / precision, precision=precision)
         curves.append(losses(tmp_path / precision))
     # bfloat16 has 8 bits; and that they differ shows that it was at work
     np.testing.assert_allclose(curves[1], curves[0], rtol=0.02)
@@ -285,14 +349,14 @@ def test_mixed_precision(prepared: Prepared, tmp_path: Path) -> None:
 
 
 def test_it_learns(prepared: Prepared, tmp_path: Path) -> None:
-    train(system(VocalsSystem, prepared, epochs=12, lr=1e-2), tmp_path, progress=False)
+    run(system(MaskSystem, prepared, epochs=12, learning_rate=1e-2), tmp_path)
     curve = losses(tmp_path)[:, 0]
     assert curve[-1] < 0.8 * curve[0]
 
 
 def test_a_loss_that_is_not_finite_stops(prepared: Prepared, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the losses of epoch 1 are"):
-        train(system(VocalsSystem, prepared, lr=1e30, gradient_clipping=None), tmp_path, progress=False)
+        run(system(MaskSystem, prepared, learning_rate=1e30, max_norm=None), tmp_path)
 
 
 def test_wrong_settings() -> None:

@@ -67,6 +67,7 @@ class MaskSystem(System):
         # Lightning trains a model in the mode that it finds it in, and a loaded one is in evaluation mode.
         super().__init__(model.train(), optimizer, loss, None, DataLoader(songs))
         self.excerpts, self.settings, self.workers = excerpts, settings, workers
+        self.first_epoch = 0
 
     def common_step(self, batch: Item, batch_nb: int, train: bool = True) -> Tensor:
         """The loss of a batch; its channels are items of their own."""
@@ -92,13 +93,20 @@ class MaskSystem(System):
 
     def train_dataloader(self) -> DataLoader:
         """This process's part of the batches."""
-        return excerpt_loader(
+        loader = excerpt_loader(
             self.excerpts,
             self.settings.batch_size,
             self.workers,
             self.trainer.global_rank,
             self.trainer.world_size,
         )
+        loader.sampler.set_epoch(self.first_epoch)  # type: ignore[union-attr]
+        return loader
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Learn from where a run is resumed: workers begin before Lightning sets the sampler's epoch."""
+        super().on_load_checkpoint(checkpoint)
+        self.first_epoch = checkpoint["epoch"] + 1
 
     def on_train_batch_start(self, batch: Item, batch_idx: int) -> None:
         """Seed dropout by the step."""
