@@ -1,19 +1,33 @@
-"""BSS Eval, by the field's own implementations, and the ideal ratio mask to compare with.
+"""Metrics, by the field's own implementations where these need no host.
 
 E. Vincent, R. Gribonval, C. Févotte: "Performance measurement in blind audio source separation", IEEE
-Transactions on Audio, Speech, and Language Processing, 2006.
+Transactions on Audio, Speech, and Language Processing, 2006: BSS Eval.
+F.-R. Stöter, A. Liutkus, N. Ito: "The 2018 signal separation evaluation campaign", 2018: BSS Eval v4.
+J. Le Roux, S. Wisdom, H. Erdogan, J. R. Hershey: "SDR – half-baked or well done?", ICASSP 2019: SI-SDR and
+others.
 """
 
 from __future__ import annotations
 
+import importlib
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
 
 import numpy as np
-import torch
 
-from svs_unet_plugin import audio
-from svs_unet_plugin.stft import STFT
+from svs_unet_plugin.module_view import module_view
+
+BSS_METRICS = ("SDR", "SIR", "ISR", "SAR")
+"""Of BSS Eval v4 by museval."""
+
+SCALE_METRICS = ("SI-SDR", "SI-SIR", "SI-SAR", "SD-SDR", "SNR", "SRR", "SI-SDRi", "SD-SDRi", "SNRi")
+"""Of `scale_scores`; an ``i`` at the end is for improvement over the mixture."""
+
+TARGETS = ("vocals", "drums", "bass", "other", "accompaniment")
+"""Sources as musdb orders its targets, which is the order in museval's files."""
 
 
 @dataclass(frozen=True)
@@ -54,44 +68,140 @@ def bss_eval_v3(references: np.ndarray, estimates: np.ndarray) -> Scores:
     return Scores(sdr, sir, sar)
 
 
-def bss_eval_v4(references: np.ndarray, estimates: np.ndarray, sample_rate: int) -> Scores:
-    """Scores by museval: the median over windows of one second, without those where a source is silent.
+def museval_scores(
+    track: str, references: Mapping[str, np.ndarray], estimates: Mapping[str, np.ndarray], sample_rate: int
+) -> Any:
+    """museval's ``TrackStore`` of a track, as ``museval.eval_mus_track`` makes it.
 
-    F.-R. Stöter, A. Liutkus, N. Ito: "The 2018 signal separation evaluation campaign", 2018.
-
-    Take the rate that the references were recorded at: where resampling has left nothing below Nyquist, the
-    filters by which SIR and SAR are told apart are not determined.
-
-    Args:
-        references, estimates: ``(sources, channels, samples)``.
-        sample_rate: in Hz.
-
-    Raises:
-        ValueError: if a signal is silent from beginning to end.
-    """
-    import museval
-
-    sdr, _, sir, sar = museval.evaluate(
-        references.swapaxes(1, 2), estimates.swapaxes(1, 2), win=sample_rate, hop=sample_rate
-    )
-    return Scores(*(np.nanmedian(values, axis=1) for values in (sdr, sir, sar)))
-
-
-def ideal_ratio_mask(references: np.ndarray, sample_rate: int, stft: STFT) -> np.ndarray:
-    """What a network of that transform would estimate if its masks were right: |source| / Σ |source|.
+    museval refuses silence, and so a source or an estimate that is silent from beginning to end gets NaN.
+    The others' scores are not touched by that: nothing can be a distortion that sounds like silence.
 
     Args:
-        references: ``(sources, channels, samples)`` that add up to the mixture.
+        references, estimates: ``(channels, samples)`` by source.
         sample_rate: in Hz.
-
-    Returns:
-        Estimates ``(sources, channels, samples)`` at the same rate, of what the transform's rate can hold.
     """
-    samples = references.shape[-1]
-    low = audio.resample(references.astype(np.float32), sample_rate, stft.sample_rate)
-    spectra = stft.analyse(torch.from_numpy(low))
-    magnitudes = spectra.abs()
-    masks = magnitudes / magnitudes.sum(dim=0).clamp_min(torch.finfo(magnitudes.dtype).tiny)
-    estimates = stft.synthesise(masks * spectra.sum(dim=0))[..., : low.shape[-1]]
-    high = audio.resample(estimates.numpy(), stft.sample_rate, sample_rate)[..., :samples]
-    return np.pad(high, ((0, 0), (0, 0), (0, samples - high.shape[-1])))
+    museval = _import_museval()
+
+    @dataclass(frozen=True)
+    class Target:
+        audio: np.ndarray
+
+    @dataclass(frozen=True)
+    class MusdbTrack:
+        name: str
+        rate: int
+        targets: dict[str, Target]
+
+    wanted = [name for name in in_order(references) if name in estimates]
+    heard = [name for name in wanted if references[name].any()]
+    if not {"vocals", "accompaniment"} <= set(heard):  # one of them alone is no comparison
+        heard = [name for name in heard if name != "accompaniment"]
+    targets = {name: Target(references[name].T) for name in heard}
+    shown = {
+        name: (estimates[name] if estimates[name].any() else references[name]).T for name in heard
+    }  # a score depends on one estimate, but on all references
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of means over windows in which there is nothing
+        warnings.simplefilter("ignore", UserWarning)  # that one source is no comparison
+        store = museval.eval_mus_track(MusdbTrack(track, sample_rate, targets), shown)
+    silent = [name for name in wanted if name not in heard or not estimates[name].any()]
+    store.scores["targets"] = [found for found in store.scores["targets"] if found["name"] not in silent]
+    windows = max(references[wanted[0]].shape[1] // sample_rate, 1)
+    for name in silent:
+        store.add_target(name, dict.fromkeys(("SDR", "SIR", "ISR", "SAR"), [np.nan] * windows))
+    store.validate()
+    return store
+
+
+def scale_scores(
+    references: Mapping[str, np.ndarray], estimates: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, list[float]]]:
+    """`SCALE_METRICS` in dB for each channel, as nussl's BSSEvalScale has them; NaN where one is not defined.
+
+    A source that is silent has none, and what is silent in one channel leaves SI-SIR and SI-SAR undefined.
+
+    Args:
+        references, estimates: ``(channels, samples)`` by source; the references add up to the mixture.
+    """
+    names = in_order(references)
+    heard = [name for name in names if references[name].any()]
+    channels = len(references[names[0]])
+    undefined = {name: dict.fromkeys(SCALE_METRICS, [np.nan] * channels) for name in names}
+    if not heard:
+        return undefined
+
+    def centred(signals: Mapping[str, np.ndarray]) -> np.ndarray:
+        """``(channels, samples, sources)`` without their means."""
+        stacked = np.stack([signals[name] for name in heard], axis=-1).astype(np.float64)
+        return stacked - stacked.mean(axis=1, keepdims=True)
+
+    true, estimated = centred(references), centred(estimates)
+    mixture = true.sum(axis=-1)
+    found = dict(undefined)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        grams = [sources.T @ sources for sources in true]
+        determined = all(map(_is_regular, grams))
+        for row, name in enumerate(heard):
+            columns = []
+            for channel in range(channels):
+                sources, estimate = true[channel], estimated[channel, :, row]
+                own = _scale(sources[:, row], estimate)
+                before = _scale(sources[:, row], mixture[channel])
+                sir = sar = np.nan
+                if determined:
+                    error = estimate - own["alpha"] * sources[:, row]
+                    interference = sources @ np.linalg.solve(grams[channel], sources.T @ error)
+                    signal = _energy(own["alpha"] * sources[:, row])
+                    sir = _decibels(signal, _energy(interference))
+                    sar = _decibels(signal, _energy(error - interference))
+                improvements = {f"{key}i": own[key] - before[key] for key in ("SI-SDR", "SD-SDR", "SNR")}
+                columns.append({**own, "SI-SIR": sir, "SI-SAR": sar, **improvements})
+            found[name] = {
+                metric: [float(c[metric]) if np.isfinite(c[metric]) else np.nan for c in columns]
+                for metric in SCALE_METRICS
+            }
+    return found
+
+
+def in_order(sources: Mapping[str, Any]) -> list[str]:
+    """The names of sources in the order of `TARGETS`."""
+    return [name for name in TARGETS if name in sources]
+
+
+def _scale(source: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
+    """Ratios of one estimate, and the gain ``alpha`` by which it has the source."""
+    alpha = source @ estimate / _energy(source)
+    snr = _decibels(_energy(source), _energy(estimate - source))
+    return {
+        "alpha": alpha,
+        "SNR": snr,
+        "SI-SDR": _decibels(_energy(alpha * source), _energy(estimate - alpha * source)),
+        "SD-SDR": snr + _decibels(alpha**2, 1.0),
+        "SRR": -_decibels((1 - 1 / alpha) ** 2, 1.0),
+    }
+
+
+def _is_regular(matrix: np.ndarray) -> bool:
+    try:
+        np.linalg.inv(matrix)
+    except np.linalg.LinAlgError:
+        return False
+    return True
+
+
+def _energy(signal: np.ndarray) -> float:
+    return (signal**2).sum()
+
+
+def _decibels(signal: float, noise: float) -> float:
+    return 10 * np.log10(signal / noise)
+
+
+def _import_museval() -> ModuleType:
+    """museval, repaired: NumPy 2.0 removed ``np.linalg.linalg``, where museval looks for ``LinAlgError``."""
+    museval = importlib.import_module("museval")
+    metrics = importlib.import_module("museval.metrics")
+    if not hasattr(metrics.np.linalg, "linalg"):
+        linalg = module_view(np.linalg, linalg=np.linalg)
+        metrics.np = module_view(np, linalg=linalg)  # type: ignore[attr-defined]
+    return museval

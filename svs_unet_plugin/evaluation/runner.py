@@ -1,33 +1,56 @@
-"""Score a system on the tracks of MUSDB18, at the rate of their files, in museval's format and nussl's.
+"""Run systems on tracks, at the rate of their files: scores, costs, and what there is to listen to.
 
-F.-R. Stöter, A. Liutkus, N. Ito: "The 2018 signal separation evaluation campaign", 2018: BSS Eval v4.
-J. Le Roux, S. Wisdom, H. Erdogan, J. R. Hershey: "SDR – half-baked or well done?", ICASSP 2019: SI-SDR.
+All goes into one folder of results (see `svs_unet_plugin.evaluation.store`); what is in it is not done
+again, as long as everything that decides it is the same.
 """
 
 from __future__ import annotations
 
-import hashlib
 import shutil
-import warnings
+import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from svs_unet_plugin import Separator, files
 from svs_unet_plugin.corpora.musdb import STEMS, Track, find_tracks
 from svs_unet_plugin.corpora.prepare import Prepared
-from svs_unet_plugin.evaluation import store as folders
+from svs_unet_plugin.evaluation import store
+from svs_unet_plugin.evaluation.costs import measure_all
+from svs_unet_plugin.evaluation.metrics import in_order, museval_scores, scale_scores
+from svs_unet_plugin.evaluation.store import REFERENCE, System
+from svs_unet_plugin.files import (
+    SETTINGS_FILE,
+    atomic_write,
+    differences,
+    digest,
+    fingerprint,
+    lock,
+    read_settings,
+    write_json,
+)
+from svs_unet_plugin.separator import Separator
+from svs_unet_plugin.training.history import Losses, write_losses
 from svs_unet_plugin.workers import in_parallel
 
+SCORING_VERSION = 1
+"""Raised whenever the same estimates no longer get the same scores here."""
+
 LEAST_IMPROVEMENT = 1.0
-"""dB of improvement in SNR or SI-SDR below which a network does nothing; the untouched mixture has 0."""
+"""dB of improvement in SNR or SI-SDR below which a network does nothing; the mixture has 0."""
 
 SCALE_GAP = 3.0
 """dB that SI-SDR may stand above SNR; a soft mask that leaves half of a source out loses as much."""
+
+COST_SECONDS, WARM_UP_SECONDS = 60.0, 5.0
+"""Length of the audio that time and memory are measured on, and of what is separated before."""
+
+EXCERPT_SECONDS = 6.0
+"""Length of what there is to listen to."""
 
 
 @dataclass(frozen=True)
@@ -47,32 +70,54 @@ class Song:
     mixture: np.ndarray
     sources: Mapping[str, np.ndarray]
 
+    def excerpt(self, start: float, seconds: float) -> Song:
+        """A part of it, both in seconds."""
+        part = slice(round(start * self.sample_rate), round((start + seconds) * self.sample_rate))
+        sources = {name: samples[:, part] for name, samples in self.sources.items()}
+        return replace(self, mixture=self.mixture[:, part], sources=sources)
+
 
 Separate = Callable[[Song], Mapping[str, np.ndarray]]
 """Makes estimates ``(channels, samples)`` by source. Only an oracle looks at the song's own sources."""
 
 
 @dataclass(frozen=True)
+class Entry:
+    """A system that takes part; can be sent to other processes.
+
+    Args:
+        system: what it is; its costs are measured later.
+        load: loads it.
+        identity: text that differs wherever its estimates may, such as a digest of its weights and its
+            options.
+        losses: of its training.
+    """
+
+    system: System
+    load: Callable[[], Separate]
+    identity: str
+    losses: Losses | None = None
+
+
+@dataclass(frozen=True)
 class Weights:
-    """A system that separates by a checkpoint; can be sent to other processes."""
+    """Loads a checkpoint as a system, on the CPU."""
 
     path: Path
 
-    def __call__(self, song: Song) -> Mapping[str, np.ndarray]:
-        return _separator(self.path).separate(song.mixture, song.sample_rate)
+    def __call__(self) -> Separate:
+        separator = Separator(self.path, device="cpu")
+        return lambda song: separator.separate(song.mixture, song.sample_rate)
 
 
-@cache
-def _separator(weights: Path) -> Separator:
-    return Separator(weights, device="cpu")
+def network_entry(id: str, name: str, weights: Path, losses: Losses | None = None) -> Entry:
+    """A trained U-Net as it takes part."""
+    network = Separator(weights, device="cpu").network
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return Entry(System(id, name, "trained", parameters), Weights(weights), digest(weights), losses)
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a file, for the ``made_of`` of `score_tracks`."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def tracks_to_score(originals: Path, prepared: Prepared) -> list[Track]:
+def tracks_to_score(source: Path, prepared: Prepared) -> list[Track]:
     """The test tracks as they were recorded, but for those that were found to be broken.
 
     Raises:
@@ -80,11 +125,11 @@ def tracks_to_score(originals: Path, prepared: Prepared) -> list[Track]:
     """
     tracks = [
         track
-        for track in find_tracks(originals)
+        for track in find_tracks(source)
         if track.subset == "test" and f"test/{track.name}" not in prepared.skipped
     ]
     if not tracks:
-        raise ValueError(f"{originals} holds no songs to test on: there should be {originals / 'test'}")
+        raise ValueError(f"{source} holds no songs to test on: there should be {source / 'test'}")
     return tracks
 
 
@@ -100,228 +145,203 @@ def read_song(track: Track) -> Song:
     return Song(track.name, sample_rate, streams["mixture"], sources)
 
 
-def score_tracks(
+def run(
     results: Path,
-    system: str,
+    entries: Sequence[Entry],
     tracks: Sequence[Track],
-    separate: Separate,
-    *,
-    made_of: str,
     jobs: int | None = None,
+    *,
+    costs: bool = False,
+    listened: int = 0,
 ) -> None:
-    """Separate and score tracks, a process for each core at a time; those with scores are not done again.
+    """Run systems on tracks; a run that was stopped is resumed.
 
     Args:
-        results: the folder of all systems.
-        system: the id of this one.
-        tracks: in their original form.
-        separate: something that can be pickled.
-        made_of: tells when to begin again, such as a digest of the weights: scores of something else that
-            stand in the system's folder are deleted first.
+        results: the folder; see `svs_unet_plugin.evaluation.store`.
+        entries: the systems.
+        tracks: what they separate, as it was recorded.
         jobs: processes, ≥ 1; None for one a core. They are spawned: a script calls this under
             ``if __name__ == "__main__":``.
+        costs: whether to measure time and memory, on the first track.
+        listened: of how many tracks to keep excerpts to listen to.
+
+    Raises:
+        ValueError: if another run works in the folder, or an estimate can't be scored.
     """
-    forget_other_scores(results, system, made_of)
-    missing = [track for track in tracks if not is_scored(results, system, track.name)]
-    score = partial(_separate_and_score, results=results, system=system, separate=separate)
-    for _ in in_parallel(score, missing, jobs, title=f"Score {system}"):
-        pass
+    with lock(results):
+        for entry in entries:
+            _begin(results, entry, tracks)
+        if costs:
+            _measure(results, entries, tracks[0])
+        for track in tracks[:listened]:  # here, since every system would write the same files
+            if track.name not in store.audio_tracks(results):
+                song = read_song(track)
+                _write_excerpts(results, REFERENCE, song, {**song.sources, "mixture": song.mixture})
+        tasks = [
+            _Task(results, entry, track, i < listened) for i, track in enumerate(tracks) for entry in entries
+        ]
+        missing = [task for task in tasks if not task.is_done()]
+        for _ in in_parallel(_Task.run, missing, jobs, title="Score"):
+            pass
 
 
-def forget_other_scores(results: Path, system: str, made_of: str) -> None:
-    """Delete a system's scores, unless they are of what is said here; see `score_tracks`."""
-    note = results / system / "made_of.txt"
-    if not note.is_file() or note.read_text(encoding="utf-8") != made_of:
-        for kind in ("test", "scale"):
-            shutil.rmtree(results / system / kind, ignore_errors=True)
-        note.parent.mkdir(parents=True, exist_ok=True)
-        with files.atomic_write(note) as beside:
-            beside.write_text(made_of, encoding="utf-8")
+def _begin(results: Path, entry: Entry, tracks: Sequence[Track]) -> None:
+    """Describe a system in its folder, and delete what is there of anything that was different."""
+    folder = results / entry.system.id
+    same = {
+        "identity": entry.identity,
+        "scoring": SCORING_VERSION,
+        **{f"{name}_version": version(name) for name in ("museval", "numpy", "scipy")},
+    }
+    now = {track.name: fingerprint([track.path]) for track in tracks}
+    before = read_settings(folder) or {}
+    kept = before.pop("tracks", {})
+    if before != same:
+        if before:
+            print(
+                f"{entry.system.id} is scored anew: {'; '.join(differences(before, same))}", file=sys.stderr
+            )
+        shutil.rmtree(folder, ignore_errors=True)
+        kept = {}
+    for name in [name for name in now if kept.get(name, now[name]) != now[name]]:
+        print(f"{entry.system.id} is scored anew on {name}, whose files have changed", file=sys.stderr)
+        for path in (store.bss_file, store.scale_file):
+            path(results, entry.system.id, name).unlink(missing_ok=True)
+        for id in (entry.system.id, REFERENCE):
+            shutil.rmtree(store.audio_folder(results, id, name), ignore_errors=True)
+    write_json(folder / SETTINGS_FILE, {**same, "tracks": {**kept, **now}})
+    if not (folder / "system.json").is_file():
+        store.write_system(results, entry.system)
+    if entry.losses is not None:
+        write_losses(store.losses_file(results, entry.system.id), entry.losses)
 
 
-def _separate_and_score(track: Track, results: Path, system: str, separate: Separate) -> None:
-    song = read_song(track)
-    score_song(results, system, song, separate(song))
+def _measure(results: Path, entries: Sequence[Entry], track: Track) -> None:
+    """Measure time and memory of each system that was not measured yet."""
+    known = {system.id: system for system in store.read_systems(results)}
+    missing = [entry for entry in entries if known[entry.system.id].seconds_per_minute is None]
+    if not missing:
+        return
+    song = read_song(track).excerpt(0.0, COST_SECONDS)
+    minutes = song.mixture.shape[1] / song.sample_rate / 60
+    found = measure_all([entry.load for entry in missing], song.excerpt(0.0, WARM_UP_SECONDS), song)
+    for entry, costs in zip(missing, found, strict=True):
+        measured = replace(
+            entry.system, seconds_per_minute=costs.seconds / minutes, peak_memory_mb=costs.peak_memory / 1e6
+        )
+        store.write_system(results, measured)
 
 
-def is_scored(results: Path, system: str, track: str) -> bool:
-    """Whether a track has all its scores; museval's file is written last."""
-    return folders.bss_file(results, system, track).is_file()
+@lru_cache(maxsize=2)
+def _loaded(load: Callable[[], Separate], identity: str) -> Separate:
+    """A system, loaded once in a process, for as long as its identity stays."""
+    return load()
 
 
-def score_song(results: Path, system: str, song: Song, estimates: Mapping[str, np.ndarray]) -> None:
-    """Write a song's scores; see `score`.
+@dataclass(frozen=True)
+class _Task:
+    """A track for a system to separate and to be scored on."""
 
-    Args:
-        estimates: ``(channels, samples)`` by source, as long as the song and at its rate.
-    """
-    score(results, system, song.name, song.sources, estimates, song.sample_rate)
+    results: Path
+    entry: Entry
+    track: Track
+    listen: bool
+
+    def is_done(self) -> bool:
+        """Whether the track has all its scores, of which museval's file is written last, and its excerpts."""
+        id, name = self.entry.system.id, self.track.name
+        heard = not self.listen or "vocals" in store.audio_files(self.results, id, name)
+        return heard and store.bss_file(self.results, id, name).is_file()
+
+    def run(self) -> None:
+        song = read_song(self.track)
+        estimates = _loaded(self.entry.load, self.entry.identity)(song)
+        if self.listen:
+            _write_excerpts(self.results, self.entry.system.id, song, estimates)
+        score(self.results, self.entry.system.id, song, estimates)
 
 
-def score(
-    results: Path,
-    system: str,
-    track: str,
-    references: Mapping[str, np.ndarray],
-    estimates: Mapping[str, np.ndarray],
-    sample_rate: int,
-) -> None:
-    """Write museval's scores of a track and those of nussl's BSSEvalScale.
+def score(results: Path, system: str, song: Song, estimates: Mapping[str, np.ndarray]) -> None:
+    """Write museval's scores of a song and those of `scale_scores`.
 
     As museval does it, vocals against accompaniment and the four stems are two comparisons, and the vocals'
-    scores are those against the accompaniment where both are there.
+    scores are those against the accompaniment where both are there. The rate is that of the recordings: SIR
+    and SAR are not determined on audio that was brought up from a lower rate, where its references are so as
+    well.
 
     Args:
         results, system: where to; see `svs_unet_plugin.evaluation.store`.
-        track: the name.
-        references: ``(channels, samples)`` by source, with each source that is estimated.
-        estimates: the same, of at least two sources.
-        sample_rate: in Hz, that of the recordings: SIR and SAR are not determined on audio that was brought
-            up from a lower rate, where its references are so as well.
+        song: with each source that is estimated.
+        estimates: ``(channels, samples)`` by source, of at least two sources, as long as the song and at its
+            rate.
 
     Raises:
         ValueError: if an estimate has another shape than its reference, is not finite, or is one channel
             copied into several where the reference is not.
     """
-    _check(references, estimates)
-    store = museval_scores(track, references, estimates, sample_rate)
+    _check(song.sources, estimates)
+    scores = museval_scores(song.name, song.sources, estimates, song.sample_rate)
     scale: dict[str, Any] = {}
     for group in _groups(estimates):
         found = scale_scores(
-            {name: references[name] for name in group},
-            {name: estimates[name] for name in group},
-            sample_rate,
+            {name: song.sources[name] for name in group}, {name: estimates[name] for name in group}
         )
         scale = {**found, **scale}
-    folders.write_scale(results, system, track, scale)
-    path = folders.bss_file(results, system, track)
+    store.write_scale(results, system, song.name, scale)
+    path = store.bss_file(results, system, song.name)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with files.atomic_write(path) as beside:
-        store.save(beside)
-
-
-def museval_scores(
-    track: str, references: Mapping[str, np.ndarray], estimates: Mapping[str, np.ndarray], sample_rate: int
-) -> Any:
-    """museval's ``TrackStore`` of a track, as ``museval.eval_mus_track`` makes it.
-
-    museval refuses silence, and so a source or an estimate that is silent from beginning to end gets NaN.
-    The others' scores are not touched by that: nothing can be a distortion that sounds like silence.
-    """
-    import museval
-
-    @dataclass(frozen=True)
-    class Target:
-        audio: np.ndarray
-
-    @dataclass(frozen=True)
-    class MusdbTrack:
-        name: str
-        rate: int
-        targets: dict[str, Target]
-
-    wanted = [name for name in _in_order(references) if name in estimates]
-    heard = [name for name in wanted if references[name].any()]
-    if not {"vocals", "accompaniment"} <= set(heard):  # one of them alone is no comparison
-        heard = [name for name in heard if name != "accompaniment"]
-    targets = {name: Target(references[name].T) for name in heard}
-    shown = {
-        name: (estimates[name] if estimates[name].any() else references[name]).T for name in heard
-    }  # a score depends on one estimate, but on all references
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # of means over windows in which there is nothing
-        warnings.simplefilter("ignore", UserWarning)  # that one source is no comparison
-        store = museval.eval_mus_track(MusdbTrack(track, sample_rate, targets), shown)
-    silent = [name for name in wanted if name not in heard or not estimates[name].any()]
-    store.scores["targets"] = [found for found in store.scores["targets"] if found["name"] not in silent]
-    windows = max(references[wanted[0]].shape[1] // sample_rate, 1)
-    for name in silent:
-        store.add_target(name, dict.fromkeys(("SDR", "SIR", "ISR", "SAR"), [np.nan] * windows))
-    store.validate()
-    return store
-
-
-def scale_scores(
-    references: Mapping[str, np.ndarray], estimates: Mapping[str, np.ndarray], sample_rate: int
-) -> dict[str, dict[str, list[float]]]:
-    """Scores by nussl's BSSEvalScale, in dB for each channel; NaN where one is not defined.
-
-    A source that is silent has none, and what is silent in one channel leaves SI-SIR and SI-SAR undefined.
-
-    Args:
-        references, estimates: ``(channels, samples)`` by source; the references add up to the mixture.
-    """
-    from svs_unet_plugin.nussl import nussl
-
-    names = _in_order(references)
-    heard = [name for name in names if references[name].any()]
-    evaluator_class = nussl.evaluation.BSSEvalScale
-
-    def signals(sources: Mapping[str, np.ndarray]) -> list[Any]:
-        return [
-            nussl.AudioSignal(audio_data_array=sources[name].astype(np.float64), sample_rate=sample_rate)
-            for name in heard
-        ]
-
-    def scores(**options: bool) -> dict[str, Any]:
-        evaluator = evaluator_class(
-            signals(references), signals(estimates), source_labels=heard, compute_permutation=False, **options
-        )
-        return evaluator.evaluate()
-
-    found: dict[str, Any] = {}
-    with np.errstate(divide="ignore", invalid="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if heard:
-            try:
-                found = scores()
-            except np.linalg.LinAlgError:
-                found = scores(compute_sir_sar=False)
-    undefined = dict.fromkeys(evaluator_class.keys, [np.nan] * len(references[names[0]]))
-    return {
-        name: {
-            metric: [value if np.isfinite(value) else float("nan") for value in values]
-            for metric, values in found.get(name, undefined).items()
-        }
-        for name in names
-    }
+    with atomic_write(path) as beside:
+        scores.save(beside)
 
 
 def alarms(results: Path, system: str) -> list[str]:
-    """What looks like a bug in a system's scores: a sentence each.
+    """What looks like a defect in a system's scores: a sentence each.
 
     The network does nothing, if the vocals are hardly better than the mixture; or their level is wrong, if
     SI-SDR, which makes up for the level, is far above the SNR, which is the SDR of whole songs.
     """
-    (described,) = (found for found in folders.read_systems(results) if found.id == system)
-    scores = folders.read_scores(results, [described])
+    (described,) = (found for found in store.read_systems(results) if found.id == system)
+    scores = store.read_scores(results, [described])
     vocals = scores[scores.source == "vocals"].groupby("metric").score.median()
-    said = []
+    found = []
     if not min(vocals["SNRi"], vocals["SI-SDRi"]) >= LEAST_IMPROVEMENT:
-        said.append(
+        found.append(
             f"{system} does nothing, or next to it: the SDR of its vocals is {vocals['SNRi']:.1f} dB above "
             f"that of the mixture itself, and their SI-SDR {vocals['SI-SDRi']:.1f} dB"
         )
     if not vocals["SNR"] >= vocals["SI-SDR"] - SCALE_GAP:
-        said.append(
+        found.append(
             f"{system} has a wrong level somewhere: the SDR of its vocals is "
             f"{vocals['SNR']:.1f} dB, and their SI-SDR {vocals['SI-SDR']:.1f} dB"
         )
-    return said
+    return found
 
 
-def _in_order(sources: Mapping[str, Any]) -> list[str]:
-    """As musdb orders its targets, which is the order in museval's files."""
-    order = ("vocals", "drums", "bass", "other", "accompaniment")
-    return [name for name in order if name in sources]
+def liveliest_second(song: Song) -> float:
+    """The second from which on an excerpt has most of both the vocals and the accompaniment."""
+    rate = song.sample_rate
+    length = min(int(EXCERPT_SECONDS * rate), song.mixture.shape[1])
+    energies = []
+    for name in ("vocals", "accompaniment"):
+        sums = np.concatenate([[0.0], np.cumsum((song.sources[name] ** 2).sum(axis=0, dtype=np.float64))])
+        energies.append((sums[length:] - sums[:-length])[::rate])
+    return float(np.minimum(*energies).argmax())
+
+
+def _write_excerpts(results: Path, id: str, song: Song, signals: Mapping[str, np.ndarray]) -> None:
+    """Write what there is to listen to: that which tells that all is there comes last."""
+    start = liveliest_second(song)
+    part = slice(round(start * song.sample_rate), round((start + EXCERPT_SECONDS) * song.sample_rate))
+    for name in sorted(signals, key=lambda name: (name == "mixture", name == "vocals")):
+        store.write_audio(results, id, song.name, name, signals[name][:, part], song.sample_rate)
 
 
 def _groups(names: Mapping[str, Any]) -> list[list[str]]:
     """The comparisons that museval makes: vocals and accompaniment, then the four stems."""
     pair = ["vocals", "accompaniment"]
-    rest = [name for name in _in_order(names) if name != "accompaniment"]
+    rest = [name for name in in_order(names) if name != "accompaniment"]
     if not set(pair) <= set(names):
-        return [_in_order(names)]
+        return [in_order(names)]
     return [pair, rest] if len(rest) > 1 else [pair]
 
 

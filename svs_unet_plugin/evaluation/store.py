@@ -1,18 +1,18 @@
-"""The folder that a comparison fills and a report is made of: scores, costs, losses and some audio.
+"""The folder of results: scores, costs, losses and some audio, from which a report is made.
 
 Each system has a folder of its own, and all that is in it is written whole or not at all::
 
     <results>/<system>/system.json              `System`
                        test/<track>.json        museval's own file, so that its tools read the folder too
-                       scale/<track>.json       {source: {metric: [dB of each channel]}} by nussl
+                       scale/<track>.json       {source: {metric: [dB of each channel]}}
                        audio/<track>/<source>.flac   short excerpts, to listen to
-                       losses.csv               epoch,train,validation
+                       losses.csv               see `svs_unet_plugin.training.history`
+                       settings.json            what decided all of it (see `runner`)
     <results>/reference/audio/<track>/          the mixture and the true sources of those excerpts
 """
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.evaluation.metrics import BSS_METRICS, SCALE_METRICS
+from svs_unet_plugin.files import atomic_write, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,12 +33,6 @@ Kind = Literal["trained", "classical", "oracle", "bound"]
 
 REFERENCE = "reference"
 """The folder of the true sources, beside those of the systems."""
-
-BSS_METRICS = ("SDR", "SIR", "ISR", "SAR")
-"""Of BSS Eval v4 by museval."""
-
-SCALE_METRICS = ("SI-SDR", "SI-SIR", "SI-SAR", "SD-SDR", "SNR", "SRR", "SI-SDRi", "SD-SDRi", "SNRi")
-"""Of nussl's BSSEvalScale; an ``i`` at the end is for improvement over the mixture."""
 
 METRICS = (*BSS_METRICS, *SCALE_METRICS)
 
@@ -75,18 +70,10 @@ class System:
             raise ValueError(f"a system's kind is one of {', '.join(get_args(Kind))}; got {self.kind!r}")
 
 
-@dataclass(frozen=True)
-class Losses:
-    """Losses of a training, one number an epoch."""
-
-    train: tuple[float, ...]
-    validation: tuple[float, ...]
-
-
 def write_system(results: Path, system: System) -> None:
     """Write a system's ``system.json``."""
     content = {key: value for key, value in asdict(system).items() if key != "id"}
-    _write(results / system.id / "system.json", json.dumps(content, indent=2) + "\n")
+    write_json(results / system.id / "system.json", content)
 
 
 def read_systems(results: Path) -> list[System]:
@@ -129,7 +116,7 @@ def write_scale(
         source: {metric: [round(value, 5) for value in values] for metric, values in metrics.items()}
         for source, metrics in scores.items()
     }
-    _write(scale_file(results, system, track), json.dumps(rounded, indent=2) + "\n")
+    write_json(scale_file(results, system, track), rounded)
 
 
 def read_scores(results: Path, systems: Sequence[System] | None = None) -> pd.DataFrame:
@@ -186,6 +173,11 @@ def _median(values: Sequence[float]) -> float:
     return float(np.median(defined)) if defined.size else float("nan")
 
 
+def audio_folder(results: Path, system: str, track: str) -> Path:
+    """Where a system's excerpts of a track go."""
+    return results / system / "audio" / track
+
+
 def write_audio(results: Path, system: str, track: str, source: str, samples: np.ndarray, rate: int) -> Path:
     """Write an excerpt to listen to, as 16-bit FLAC; what is beyond full scale is clipped.
 
@@ -197,11 +189,16 @@ def write_audio(results: Path, system: str, track: str, source: str, samples: np
     """
     import soundfile
 
-    path = results / system / "audio" / track / f"{source}.flac"
+    path = audio_folder(results, system, track) / f"{source}.flac"
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as beside:
         soundfile.write(beside, np.clip(samples, -1, 1).T, rate, format="FLAC", subtype="PCM_16")
     return path
+
+
+def losses_file(results: Path, system: str) -> Path:
+    """Where the losses of a system's training go."""
+    return results / system / "losses.csv"
 
 
 def audio_tracks(results: Path) -> list[str]:
@@ -211,34 +208,5 @@ def audio_tracks(results: Path) -> list[str]:
 
 def audio_files(results: Path, system: str, track: str) -> dict[str, Path]:
     """A system's excerpts of a track, by source; none if there are none."""
-    folder = results / system / "audio" / track
+    folder = audio_folder(results, system, track)
     return {path.stem: path for path in sorted(folder.glob("*")) if path.suffix in (".flac", ".wav")}
-
-
-def write_losses(results: Path, system: str, losses: Losses) -> None:
-    """Write a training's ``losses.csv``."""
-    lines = ["epoch,train,validation"]
-    for epoch, pair in enumerate(zip(losses.train, losses.validation, strict=True), start=1):
-        lines.append(f"{epoch},{pair[0]!r},{pair[1]!r}")
-    _write(results / system / "losses.csv", "\n".join(lines) + "\n")
-
-
-def read_losses(results: Path, system: str) -> Losses | None:
-    """A system's losses, or None where there are none."""
-    path = results / system / "losses.csv"
-    if not path.exists():
-        return None
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            pairs = [(float(row["train"]), float(row["validation"])) for row in csv.DictReader(file)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} is no table of losses with the columns epoch, train, validation: {error}"
-        ) from error
-    return Losses(tuple(pair[0] for pair in pairs), tuple(pair[1] for pair in pairs))
-
-
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as beside:
-        beside.write_text(text, encoding="utf-8")

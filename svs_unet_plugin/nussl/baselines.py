@@ -168,7 +168,7 @@ class Baseline:
     Args:
         id: see `svs_unet_plugin.evaluation.store.System`.
         name: as people read it.
-        kind: an oracle knows the true sources; a bound is the mixture itself.
+        kind: an oracle knows the true sources.
         make: makes the separator from a mixture and, for oracles, from the true `STEMS`, all ``AudioSignal``.
         estimates: what each estimate of the separator is, in order: `STEMS`, or ``"vocals"`` and anything.
         short_window: whether it takes windows of `SHORT_WINDOW_SECONDS`, half of nussl's.
@@ -176,7 +176,7 @@ class Baseline:
 
     id: str
     name: str
-    kind: Literal["classical", "oracle", "bound"]
+    kind: Literal["classical", "oracle"]
     make: Callable[[Any, list[Any]], Any]
     estimates: tuple[str, ...] = ("accompaniment", "vocals")
     short_window: bool = False
@@ -209,8 +209,6 @@ class Baseline:
         with np.errstate(divide="ignore", invalid="ignore"):
             found = self.make(signal(mixture), true)()
         named = dict(zip(self.estimates, (estimate.audio_data for estimate in found), strict=True))
-        if self.kind == "bound":
-            return named
         if set(STEMS) <= set(named):
             return {**named, "accompaniment": named["drums"] + named["bass"] + named["other"]}
         return {"vocals": named["vocals"], "accompaniment": mixture - named["vocals"]}
@@ -261,24 +259,25 @@ _BASELINES = (
         estimates=STEMS,
     ),
     Baseline(
-        "ibm", "Ideal binary mask", "oracle", lambda mix, true: _benchmark.IdealBinaryMask(mix, true), STEMS
+        "ibm",
+        "Ideal binary mask, full band",
+        "oracle",
+        lambda mix, true: _benchmark.IdealBinaryMask(mix, true),
+        STEMS,
     ),
     Baseline(
         "irm",
-        "Ideal ratio mask",
+        "Ideal ratio mask, full band",
         "oracle",
         lambda mix, true: _benchmark.IdealRatioMask(mix, true, approach="msa"),
         STEMS,
     ),
     Baseline(
-        "wiener", "Wiener filter", "oracle", lambda mix, true: _benchmark.WienerFilter(mix, true), STEMS
-    ),
-    Baseline(
-        "mixture",
-        "Mixture",
-        "bound",
-        lambda mix, _: _benchmark.MixAsEstimate(mix, 5),
-        (*STEMS, "accompaniment"),
+        "wiener",
+        "Wiener filter, full band",
+        "oracle",
+        lambda mix, true: _benchmark.WienerFilter(mix, true),
+        STEMS,
     ),
 )
 

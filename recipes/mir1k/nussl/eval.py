@@ -1,20 +1,22 @@
-"""Score checkpoints on MIR-1K's test clips: BSS Eval v3 at 16 kHz, means weighted by clip length."""
+"""Score an experiment on MIR-1K's test clips: BSS Eval v3 at 16 kHz, means weighted by clip length."""
 
 from __future__ import annotations
 
-import argparse
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from functools import cache, partial
-from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-from tqdm import tqdm
+from jsonargparse import ArgumentParser
 
-from svs_unet_plugin import Separator, audio, files
-from svs_unet_plugin.evaluation.metrics import bss_eval_v3, ideal_ratio_mask
+from svs_unet_plugin import Separator, audio
+from svs_unet_plugin.evaluation.metrics import bss_eval_v3
+from svs_unet_plugin.evaluation.oracles import IdealRatioMask, ideal_ratio_mask
+from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.training import configuration
+from svs_unet_plugin.workers import in_parallel
 
 SOURCES = ("vocals", "accompaniment")
 
@@ -22,46 +24,48 @@ VIEWS = (1, 4)
 """Window lengths to average over, see `Separator`: a row for each."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="folder that `svs-unet data mir1k` wrote")
-    parser.add_argument("--checkpoints", type=Path, nargs="+", required=True, metavar="FILE")
-    parser.add_argument("--clips", type=int, help="only the first so many of each singer")
-    parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
-    options = parser.parse_args()
+def main(arguments: Sequence[str] | None) -> None:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument("--exp_dir", type=Path, required=True, help="the experiment")
+    parser.add_argument(
+        "--data_dir", type=Path, required=True, help="the folder that `svs-unet data mir1k` wrote"
+    )
+    parser.add_argument("--tracks", type=int | None, help="only the first so many clips of each singer")
+    parser.add_argument("--jobs", type=int | None, help="processes (default: one a core)")
+    options = parser.parse_args(arguments)
+    if configuration.read(options.exp_dir).values["every_clip"]:
+        print("Not scored: it was trained on the test singers, too.")
+        return
 
     by_singer: dict[str, list[Path]] = {}
-    for path in sorted((options.data / "test" / "mix").glob("*.wav")):
+    for path in sorted((options.data_dir / "test" / "mix").glob("*.wav")):
         by_singer.setdefault(path.name.partition("_")[0], []).append(path)
-    clips = [path for paths in by_singer.values() for path in paths[: options.clips]]
-    spawn = get_context("spawn")
-    rows: list[dict] = []
-    with ProcessPoolExecutor(options.jobs, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        for checkpoint in options.checkpoints:
-            scored = pool.map(partial(score, checkpoint=checkpoint), clips)
-            own = [row for rows in tqdm(scored, total=len(clips), unit="clip") for row in rows]
-            with files.atomic_write(checkpoint.parent.parent / "test_scores.csv") as beside:
-                pd.DataFrame(own).to_csv(beside, index=False)
-            rows += own
+    clips = [path for paths in by_singer.values() for path in paths[: options.tracks]]
+    if not clips:
+        raise ValueError(f"{options.data_dir} holds no test clips: run stage 1 first")
+    work = partial(score, checkpoint=options.exp_dir / "checkpoints" / "best.model.pth")
+    scored = in_parallel(work, clips, options.jobs, title="Score", unit="clip")
+    scores = pd.DataFrame([row for rows in scored for row in rows])
+    with atomic_write(options.exp_dir / "test_scores.csv") as beside:
+        scores.to_csv(beside, index=False)
 
     print(f"{len(clips)} clips, GNSDR / GSIR / GSAR in dB")
     print("| system | vocals | accompaniment |\n|---|---|---|")
-    for system in dict.fromkeys(row["system"] for row in rows):
+    for system, of_system in scores.groupby("system", sort=False):
         cells = []
         for source in SOURCES:
-            chosen = [row for row in rows if row["system"] == system and row["source"] == source]
-            values = np.array([(row["nsdr"], row["sir"], row["sar"]) for row in chosen])
-            means = np.average(values, axis=0, weights=[row["samples"] for row in chosen])
+            chosen = of_system[of_system.source == source]
+            means = np.average(chosen[["nsdr", "sir", "sar"]], axis=0, weights=chosen.samples)
             cells.append(" / ".join(f"{mean:.2f}" for mean in means))
         print(f"| {system} | {' | '.join(cells)} |")
 
 
-@cache
+@cache  # this process scores one experiment
 def _separator(checkpoint: Path, views: int) -> Separator:
     return Separator(checkpoint, device="cpu", views=views)
 
 
-def score(mix: Path, checkpoint: Path) -> list[dict]:
+def score(mix: Path, checkpoint: Path) -> list[dict[str, Any]]:
     """Scores of the network, by each of `VIEWS`, and of the ideal ratio mask on one clip, a row a source."""
     references = np.concatenate([audio.read(mix.parents[1] / source / mix.name)[0] for source in SOURCES])
     mixture, sample_rate = audio.read(mix)
@@ -72,20 +76,19 @@ def score(mix: Path, checkpoint: Path) -> list[dict]:
         system = checkpoint.parent.parent.name + (f", {views} views" if views > 1 else "")
         systems[system] = np.concatenate([stems[source] for source in SOURCES])
     ideal = ideal_ratio_mask(references[:, None], sample_rate, separator.stft)[:, 0]
-    systems[f"ideal ratio mask, hop {separator.stft.hop_length}"] = ideal
+    systems[IdealRatioMask(separator.stft).entry().system.name] = ideal
     untouched = bss_eval_v3(references, np.concatenate([mixture, mixture]))
     rows = []
     for system, estimates in systems.items():
         scores = bss_eval_v3(references, estimates)
         for i, source in enumerate(SOURCES):
-            nsdr = scores.sdr[i] - untouched.sdr[i]
             rows.append(
                 {
                     "clip": mix.stem,
                     "samples": mixture.shape[1],
                     "system": system,
                     "source": source,
-                    "nsdr": nsdr,
+                    "nsdr": scores.sdr[i] - untouched.sdr[i],
                     "sir": scores.sir[i],
                     "sar": scores.sar[i],
                 }
@@ -94,4 +97,4 @@ def score(mix: Path, checkpoint: Path) -> list[dict]:
 
 
 if __name__ == "__main__":
-    main()
+    configuration.run(main)

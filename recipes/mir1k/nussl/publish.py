@@ -1,14 +1,13 @@
-"""Put a trained checkpoint among the weights in the box, in half precision and with its checksum."""
+"""Put a trained checkpoint among the bundled weights, in half precision and with its checksum."""
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 from pathlib import Path
 
 import svs_unet_plugin.nussl as svs
-from svs_unet_plugin import files
 from svs_unet_plugin.checkpoint import PRETRAINED, read
+from svs_unet_plugin.files import digest, write_text
 
 
 def main() -> None:
@@ -20,12 +19,8 @@ def main() -> None:
 
     trained = read(options.checkpoint)
     svs.save(svs.from_network(trained.network).half(), options.to / f"{options.name}.pth", stft=trained.stft)
-    with files.atomic_write(options.to / "SHA256SUMS") as beside:
-        lines = (
-            f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n"
-            for path in sorted(options.to.glob("*.pth"))
-        )
-        beside.write_text("".join(lines))
+    lines = (f"{digest(path)}  {path.name}\n" for path in sorted(options.to.glob("*.pth")))
+    write_text(options.to / "SHA256SUMS", "".join(lines))
     print(options.to / f"{options.name}.pth")
 
 

@@ -6,37 +6,42 @@ songs. Songs are scored as they were recorded.
 
 from __future__ import annotations
 
-import argparse
 import platform
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
+from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Subset
 
 from svs_unet_plugin import STFT
 from svs_unet_plugin.asteroid import SVSUNet, asteroid
-from svs_unet_plugin.asteroid.datasets import Excerpts, whole_songs
+from svs_unet_plugin.asteroid.datasets import Excerpts, Item, whole_songs
 from svs_unet_plugin.asteroid.separation import separate_song
-from svs_unet_plugin.asteroid.training import TrainSettings, VocalsSystem, load_best, train
+from svs_unet_plugin.asteroid.training import MaskSystem, load_best, one_channel_each, train
 from svs_unet_plugin.corpora.prepare import Prepared, open_prepared
-from svs_unet_plugin.evaluation import store as folders
-from svs_unet_plugin.evaluation.comparison import HOW_COSTS_ARE_MEASURED, Contestant, compare
-from svs_unet_plugin.evaluation.metrics import ideal_ratio_mask
+from svs_unet_plugin.evaluation.costs import HOW_COSTS_ARE_MEASURED
+from svs_unet_plugin.evaluation.oracles import MIXTURE, IdealRatioMask
 from svs_unet_plugin.evaluation.report import Fact, write_report
-from svs_unet_plugin.evaluation.runner import Song, Weights, digest, tracks_to_score
-from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.evaluation.runner import Entry, Separate, Song, Weights, run, tracks_to_score
+from svs_unet_plugin.evaluation.store import System
+from svs_unet_plugin.files import atomic_write, digest, write_json
+from svs_unet_plugin.mixing.excerpts import ExcerptSettings
+from svs_unet_plugin.training import configuration
+from svs_unet_plugin.training.history import read_losses
+from svs_unet_plugin.training.settings import TrainSettings
 
 SEED = 0
 VALIDATION_SONGS = 2
 """So few, because the slow ones would spend their time on validation."""
+
+TRAINED = "trained.json"
+"""Written when a candidate has had its time."""
 
 SOURCES = ("vocals", "accompaniment")
 
@@ -50,41 +55,41 @@ class Candidate:
         make: makes it, untrained.
         system: what computes its loss.
         seconds: length of an excerpt.
-        batch_size, lr: see `TrainSettings`.
+        batch_size, learning_rate: see `TrainSettings`.
     """
 
     id: str
     name: str
     make: Callable[[Excerpts, int], nn.Module]
-    system: type[VocalsSystem]
+    system: type[MaskSystem]
     seconds: float
     batch_size: int
-    lr: float = 1e-3
+    learning_rate: float = 1e-3
 
 
-class ConvTasNetSystem(VocalsSystem):
+class ConvTasNetSystem(MaskSystem):
     """L1 of the waveforms, as in asteroid's DAMP-VSEP recipe, without its STOI, which needs torchaudio."""
 
-    def common_step(self, batch: tuple[Tensor, Tensor], batch_nb: int, train: bool = True) -> Tensor:
+    def common_step(self, batch: Item, batch_nb: int, train: bool = True) -> Tensor:
         mixture, targets = mixture_and_targets(batch)
         return F.l1_loss(self.model(mixture), targets)
 
 
-class DCUNetSystem(VocalsSystem):
+class DCUNetSystem(MaskSystem):
     """The weighted SDR of its paper."""
 
-    def common_step(self, batch: tuple[Tensor, Tensor], batch_nb: int, train: bool = True) -> Tensor:
+    def common_step(self, batch: Item, batch_nb: int, train: bool = True) -> Tensor:
         mixture, targets = mixture_and_targets(batch)
         return negative_weighted_sdr(self.model(mixture), targets)
 
 
-class XUMXSystem(VocalsSystem):
+class XUMXSystem(MaskSystem):
     """Magnitudes by MSE and waveforms by weighted SDR, as in asteroid's X-UMX recipe.
 
     With two sources there are no combinations of them but those of one.
     """
 
-    def common_step(self, batch: tuple[Tensor, Tensor], batch_nb: int, train: bool = True) -> Tensor:
+    def common_step(self, batch: Item, batch_nb: int, train: bool = True) -> Tensor:
         mixture, targets = mixture_and_targets(batch)
         # (sources, frames, batch, 1, bins), (sources, batch, 1, time) and (frames, batch · sources, 1, bins)
         magnitudes, signals = self.model(mixture)
@@ -95,9 +100,9 @@ class XUMXSystem(VocalsSystem):
         return F.mse_loss(magnitudes, references) + 10 * (1 + in_time)
 
 
-def mixture_and_targets(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Mixtures ``(batch, 1, time)``, and vocals and accompaniment ``(batch, 2, time)``; see `Excerpts`."""
-    mixture, vocals = (signal.reshape(-1, 1, signal.shape[-1]) for signal in batch)
+def mixture_and_targets(batch: Item) -> tuple[Tensor, Tensor]:
+    """Mixtures ``(batch, 1, time)``, and vocals and accompaniment ``(batch, 2, time)``."""
+    mixture, vocals = one_channel_each(batch)
     return mixture, torch.cat([vocals, mixture - vocals], dim=1)
 
 
@@ -143,7 +148,7 @@ def make_xumx(excerpts: Excerpts, rate: int) -> nn.Module:
         sample_rate=rate,
         return_time_signals=True,
     )
-    mixtures = torch.stack([excerpts[0, i][0] for i in range(min(len(excerpts), 64))])
+    mixtures = torch.stack([excerpts[0, i][0] for i in range(64)])
     with torch.no_grad():
         magnitudes = make().encoder(mixtures)[0].flatten(0, 2).numpy()
     spread = magnitudes.std(axis=0)
@@ -164,10 +169,16 @@ def make_dcunet(architecture: str, excerpts: Excerpts, rate: int) -> nn.Module:
 
 
 CANDIDATES = (
-    Candidate("svsunet", "U-Net", make_svsunet, VocalsSystem, seconds=12.0, batch_size=8),
+    Candidate("svsunet", "U-Net", make_svsunet, MaskSystem, seconds=12.0, batch_size=8),
     Candidate("xumx", "X-UMX", make_xumx, XUMXSystem, seconds=6.0, batch_size=14),
     Candidate(
-        "convtasnet", "ConvTasNet", make_convtasnet, ConvTasNetSystem, seconds=3.0, batch_size=7, lr=5e-4
+        "convtasnet",
+        "ConvTasNet",
+        make_convtasnet,
+        ConvTasNetSystem,
+        seconds=3.0,
+        batch_size=7,
+        learning_rate=5e-4,
     ),
     Candidate(
         "dcunet-10", "DCUNet-10", partial(make_dcunet, "DCUNet-10"), DCUNetSystem, seconds=3.0, batch_size=8
@@ -179,57 +190,54 @@ CANDIDATES = (
 
 
 def fit(candidate: Candidate, prepared: Prepared, out: Path, minutes: float) -> Path:
-    """Train for so many minutes of wall-clock time, validation included; the file of the best model.
-
-    Raises:
-        ValueError: if ``out`` holds a run of another length.
-    """
-    weights = out / "best_model.pth"
-    config = {"compare": {"model": candidate.id, "budget": minutes, "seed": SEED}}
-    if weights.exists():
-        before = yaml.safe_load((out / "conf.yml").read_text())
-        if before != config:
-            raise ValueError(f"{out} was trained as {before}, not as {config}: take another folder")
-        return weights
-    excerpts = Excerpts(prepared, candidate.seconds, samples_per_track=16, seed=SEED)
+    """Train for so many minutes of wall-clock time, validation included; the file of the best model."""
+    stft = STFT(prepared.settings.sample_rate)
+    frames = round(candidate.seconds * stft.sample_rate / stft.hop_length)
+    items = 16 * len(prepared.train) // candidate.batch_size * candidate.batch_size
+    excerpts = Excerpts(prepared, stft, settings=ExcerptSettings(frames), items=items, seed=SEED)
     songs = Subset(whole_songs(prepared), range(min(VALIDATION_SONGS, len(prepared.valid))))
     settings = TrainSettings(
         epochs=1_000_000,
+        epoch_steps=items // candidate.batch_size,
         batch_size=candidate.batch_size,
-        lr=candidate.lr,
-        patience=None,
+        learning_rate=candidate.learning_rate,
+        loss="snr",
         minutes=minutes,
-        devices=1,
+        seed=SEED,
     )
     torch.manual_seed(SEED)
     model = candidate.make(excerpts, prepared.settings.sample_rate)
-    system = candidate.system(model, excerpts, songs, settings, config=config)
-    best = train(system, out)
+    system = candidate.system(model, excerpts, songs, settings)
+    best = train(system, out, devices=1)
+    weights = out / "best_model.pth"
     with atomic_write(weights) as beside:
         torch.save(load_best(model, best).serialize(), beside)
+    write_json(out / TRAINED, {"minutes": minutes})
     return weights
 
 
-def trained(candidate: Candidate, prepared: Prepared, out: Path, minutes: float) -> Contestant:
+def trained(candidate: Candidate, prepared: Prepared, out: Path, minutes: float) -> Entry:
     """A candidate when it has been trained, in its folder in ``out``."""
-    weights = fit(candidate, prepared, out / candidate.id, minutes)
-    model = asteroid.models.BaseModel.from_pretrained(weights)
+    folder = out / candidate.id
+    weights = folder / "best_model.pth"
+    if not (folder / TRAINED).is_file():
+        fit(candidate, prepared, folder, minutes)
+    model = asteroid.models.BaseModel.from_pretrained(str(weights))
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    system = folders.System(candidate.id, candidate.name, "trained", parameters)
-    separate = (Weights if isinstance(model, SVSUNet) else Separation)(weights)
-    return Contestant(system, separate, digest(weights), folders.read_losses(out, candidate.id))
+    load = (Weights if isinstance(model, SVSUNet) else Separation)(weights)
+    losses = read_losses(folder / "losses.csv")
+    return Entry(System(candidate.id, candidate.name, "trained", parameters), load, digest(weights), losses)
 
 
 @dataclass(frozen=True)
 class Separation:
-    """Separates a song by a saved model of asteroid's own; can be sent to other processes."""
+    """Loads a saved model of asteroid's own."""
 
     weights: Path
 
-    def __call__(self, song: Song) -> dict[str, np.ndarray]:
-        """``(channels, samples)`` for vocals and accompaniment, which is the mixture less the vocals."""
+    def __call__(self) -> Separate:
         options = {"return_time_signals": True} if self.weights.parent.name == "xumx" else {}
-        model = asteroid.models.BaseModel.from_pretrained(self.weights, **options).eval()
+        model = asteroid.models.BaseModel.from_pretrained(str(self.weights), **options).eval()
 
         def one_by_one(mixtures: np.ndarray) -> np.ndarray:
             with torch.no_grad():
@@ -237,40 +245,39 @@ class Separation:
                     [waveforms(model, torch.from_numpy(mixture)[None]).numpy() for mixture in mixtures]
                 )
 
-        vocals = separate_song(one_by_one, model.sample_rate, song.mixture, song.sample_rate)[0]
-        return {"vocals": vocals, "accompaniment": song.mixture - vocals}
+        def separate(song: Song) -> Mapping[str, np.ndarray]:
+            vocals = separate_song(one_by_one, model.sample_rate, song.mixture, song.sample_rate)[0]
+            return {"vocals": vocals, "accompaniment": song.mixture - vocals}
+
+        return separate
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None) -> None:
+    parser = ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--exp_dir", type=Path, required=True, help="the experiment, whose folder gets it all"
+    )
     parser.add_argument("--data_dir", type=Path, required=True, help="prepared songs")
     parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
-    parser.add_argument("--out", type=Path, required=True, help="goes on where it was stopped")
-    parser.add_argument("--minutes", type=float, default=10.0, help="of training for each (default 10)")
-    parser.add_argument("--jobs", type=int, help="processes that score (default: one a core)")
-    parser.add_argument("--tracks", type=int, help="score so many test songs only (default: all)")
-    parser.add_argument(
-        "--models", nargs="+", default=[candidate.id for candidate in CANDIDATES], help="default: all"
-    )
-    options = parser.parse_args()
-    if unknown := set(options.models) - {candidate.id for candidate in CANDIDATES}:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    parser.add_argument("--minutes", type=float, default=10.0, help="of training for each")
+    parser.add_argument("--jobs", type=int | None, help="processes that score (default: one a core)")
+    parser.add_argument("--tracks", type=int | None, help="score so many test songs only (default: all)")
+    parser.add_argument("--models", help="ids of networks, with commas between (default: all)")
+    options = parser.parse_args(arguments)
+    ids = [candidate.id for candidate in CANDIDATES]
+    chosen = options.models.split(",") if options.models else ids
+    if unknown := set(chosen) - set(ids):
+        raise ValueError(f"there is no network {', '.join(sorted(unknown))}; there are {', '.join(ids)}")
 
-    prepared = open_prepared(options.data_dir)
+    prepared, out = open_prepared(options.data_dir), options.exp_dir / "compared"
     tracks = tracks_to_score(options.source, prepared)[: options.tracks]
-    contestants = [
-        trained(candidate, prepared, options.out, options.minutes)
+    entries = [
+        trained(candidate, prepared, out, options.minutes)
         for candidate in CANDIDATES
-        if candidate.id in options.models
+        if candidate.id in chosen
     ]
-    contestants += [
-        Contestant(folders.System("mixture", "Mixture, untouched", "bound"), untouched, "the mixture"),
-        Contestant(
-            folders.System("irm", "Ideal ratio mask", "oracle"), partial(ideal, stft=STFT()), str(STFT())
-        ),
-    ]
-    results = options.out / "results"
-    compare(results, contestants, tracks, options.jobs)
+    entries += [MIXTURE, IdealRatioMask(STFT()).entry()]
+    run(out / "results", entries, tracks, options.jobs, costs=True, listened=2)
     facts = [
         Fact("Training", f"{options.minutes:g} minutes of wall-clock time each, validation included"),
         Fact("Hardware", f"{platform.machine()}, {torch.get_num_threads()} thread(s), {hardware()}"),
@@ -278,20 +285,9 @@ def main() -> None:
         Fact("Songs to train on", str(len(prepared.train))),
         Fact("Songs to test on", str(len(tracks))),
     ]
-    report = write_report(results, options.out / "report", "U-Net and asteroid's separators", facts)
+    report = write_report(out / "results", out / "report", "U-Net and asteroid's separators", facts)
     print(report.markdown.read_text(encoding="utf-8"))
     print(report.page)
-
-
-def untouched(song: Song) -> dict[str, np.ndarray]:
-    """The mixture for each source: what a system is to improve on."""
-    return dict.fromkeys(SOURCES, song.mixture)
-
-
-def ideal(song: Song, stft: STFT) -> dict[str, np.ndarray]:
-    """What the U-Net would estimate if its masks were right."""
-    references = np.stack([song.sources[name] for name in SOURCES])
-    return dict(zip(SOURCES, ideal_ratio_mask(references, song.sample_rate, stft), strict=True))
 
 
 def hardware() -> str:
@@ -300,7 +296,4 @@ def hardware() -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+    configuration.run(main)

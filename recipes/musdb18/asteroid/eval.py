@@ -2,78 +2,65 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
+from jsonargparse import ArgumentParser
 
-from svs_unet_plugin import Separator
 from svs_unet_plugin.asteroid import asteroid  # repaired
 from svs_unet_plugin.checkpoint import load_weights_only
 from svs_unet_plugin.corpora.prepare import open_prepared
-from svs_unet_plugin.evaluation.runner import Song, Weights, digest, read_song, score_tracks, tracks_to_score
-from svs_unet_plugin.evaluation.store import System, read_scores, write_audio, write_system
-from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.evaluation.report.tables import system_table
+from svs_unet_plugin.evaluation.runner import network_entry, run, tracks_to_score
+from svs_unet_plugin.evaluation.store import read_scores
+from svs_unet_plugin.files import write_json
+from svs_unet_plugin.training import configuration
+from svs_unet_plugin.training.history import read_losses
 
 save_publishable = asteroid.models.save_publishable
 
 SYSTEM = "svsunet"
-EXAMPLE_SECONDS = 15
+"""The name of its folder of results."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None) -> None:
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--exp_dir", type=Path, required=True, help="the experiment")
     parser.add_argument("--data_dir", type=Path, required=True, help="prepared songs")
     parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
-    parser.add_argument("--jobs", type=int, help="processes (default: one a core)")
-    parser.add_argument(
-        "--n_save_ex", type=int, default=2, help="songs of which to save an example (default 2)"
-    )
-    options = parser.parse_args()
+    parser.add_argument("--jobs", type=int | None, help="processes (default: one a core)")
+    parser.add_argument("--tracks", type=int | None, help="score so many test songs only (default: all)")
+    parser.add_argument("--examples", type=int, default=2, help="songs of which to save an excerpt")
+    options = parser.parse_args(arguments)
 
-    weights = options.exp_dir / "best_model.pth"
-    tracks = tracks_to_score(options.source, open_prepared(options.data_dir))
-    content = load_weights_only(weights)
-    results = options.exp_dir / "results"
-    system = System(
-        SYSTEM, "U-Net", "trained", sum(w.numel() for w in Separator(weights).network.parameters())
-    )
-    write_system(results, system)
-    separate = Weights(weights)
-    score_tracks(results, SYSTEM, tracks, separate, made_of=digest(weights), jobs=options.jobs)
-    for track in tracks[: options.n_save_ex]:
-        save_example(results, read_song(track), separate)
+    experiment, weights = options.exp_dir, options.exp_dir / "best_model.pth"
+    tracks = tracks_to_score(options.source, open_prepared(options.data_dir))[: options.tracks]
+    conf = configuration.read(experiment)
+    entry = network_entry(SYSTEM, conf.name, weights, read_losses(experiment / "losses.csv"))
+    results = experiment / "results"
+    run(results, [entry], tracks, options.jobs, listened=options.examples)
+    print(system_table(results, SYSTEM))
 
-    medians = read_scores(results, [system]).groupby(["source", "metric"]).score.median()
+    medians = read_scores(results, [entry.system]).groupby(["source", "metric"]).score.median()
     metrics = {f"{source}_{metric}": float(score) for (source, metric), score in medians.items()}
-    print(f"Medians over {len(tracks)} songs, in dB")
-    for name, value in metrics.items():
-        print(f"{name:<24}{value:6.2f}")
-    with atomic_write(options.exp_dir / "final_metrics.json") as beside:
-        beside.write_text(json.dumps(metrics, indent=0))
-    publish = options.exp_dir / "publish_dir"
+    write_json(experiment / "final_metrics.json", metrics)
+    publish = experiment / "publish_dir"
     publish.mkdir(exist_ok=True)
-    train_conf = yaml.safe_load((options.exp_dir / "conf.yml").read_text())
+    conf_text = (experiment / configuration.CONFIGURATION_FILE).read_text()
     with TemporaryDirectory(dir=publish) as folder:  # asteroid writes in place
-        save_publishable(folder, content, metrics=metrics, train_conf=train_conf, recipe="musdb18/SVSUNet")
+        save_publishable(
+            folder,
+            load_weights_only(weights),
+            metrics=metrics,
+            train_conf=yaml.safe_load(conf_text),
+            recipe="musdb18/SVSUNet",
+        )
         os.replace(Path(folder) / "model.pth", publish / "model.pth")
     print(publish / "model.pth")
 
 
-def save_example(results: Path, song: Song, separate: Weights) -> None:
-    """Save the first seconds of what a song is separated into."""
-    for source, samples in separate(song).items():
-        excerpt = samples[:, : EXAMPLE_SECONDS * song.sample_rate]
-        write_audio(results, SYSTEM, song.name, source, excerpt, song.sample_rate)
-
-
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+    configuration.run(main)

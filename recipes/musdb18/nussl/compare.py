@@ -1,14 +1,11 @@
 """Compare an experiment with other networks, with nussl's separators and with oracles; write the report.
 
-Everything that is finished is kept, and a run that was stopped goes on where it was.
+Everything that is finished is kept, and a run that was stopped is resumed.
 """
 
 from __future__ import annotations
 
-import argparse
-import copy
 import multiprocessing
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,22 +15,33 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from configuration import Conf, network_name
-from train import STEMS, network_config, train, training_data, transform_of
+from eval import entry_of
+from jsonargparse import ArgumentParser
+from train import network_of, train
 
-import svs_unet_plugin.nussl as svs
-from svs_unet_plugin import STFT, audio, files
-from svs_unet_plugin.checkpoint import load_weights_only
-from svs_unet_plugin.corpora.musdb import Track
+from svs_unet_plugin import STFT, audio
+from svs_unet_plugin.corpora.musdb import STEMS, Track
 from svs_unet_plugin.corpora.prepare import Prepared, open_prepared
-from svs_unet_plugin.evaluation import store as folders
-from svs_unet_plugin.evaluation.comparison import HOW_COSTS_ARE_MEASURED, Contestant, compare
+from svs_unet_plugin.evaluation import store
+from svs_unet_plugin.evaluation.costs import HOW_COSTS_ARE_MEASURED
+from svs_unet_plugin.evaluation.oracles import MIXTURE, IdealRatioMask
 from svs_unet_plugin.evaluation.report import MUSDB18_TEST_TRACKS, Fact, write_report
 from svs_unet_plugin.evaluation.report.tables import markdown, score_table
-from svs_unet_plugin.evaluation.runner import Separate, Song, Weights, alarms, digest, tracks_to_score
-from svs_unet_plugin.evaluation.store import Losses, System
-from svs_unet_plugin.mixing import scaper as mixing
-from svs_unet_plugin.nussl import baselines, compat, nussl
+from svs_unet_plugin.evaluation.runner import (
+    Entry,
+    Separate,
+    Song,
+    alarms,
+    network_entry,
+    run,
+    tracks_to_score,
+)
+from svs_unet_plugin.evaluation.store import System
+from svs_unet_plugin.files import copy, digest, write_text
+from svs_unet_plugin.nussl import baselines, nussl
+from svs_unet_plugin.training import configuration
+from svs_unet_plugin.training.configuration import CONFIGURATION_FILE, Configuration
+from svs_unet_plugin.training.history import read_losses
 from svs_unet_plugin.workers import in_parallel
 
 BLSTM = "blstm"
@@ -45,117 +53,107 @@ MUSDB18_TEST_NAMES = {"AM Contra - Heart Peripheral", "Al James - Schoolboy Faci
 SHORTEST_REAL_TRACK = 60.0
 """Seconds; MUSDB18's 7-second sample has the same tracks, and nobody has published scores of it."""
 
-
-@dataclass(frozen=True)
-class Classical:
-    """One of `svs_unet_plugin.nussl.baselines`, by its id."""
-
-    id: str
-
-    def __call__(self, song: Song) -> Mapping[str, np.ndarray]:
-        return baselines.baselines()[self.id].separate(song.mixture, song.sources, song.sample_rate)
+LISTENED_TRACKS = 2
+"""How many of the tracks there are to listen to."""
 
 
-@dataclass(frozen=True)
-class DeepMask:
-    """Any mask estimator for vocals, through nussl's own ``DeepMaskEstimation``."""
-
-    path: Path
-    stft: STFT
-
-    def __call__(self, song: Song) -> Mapping[str, np.ndarray]:
-        low = audio.resample(song.mixture, song.sample_rate, self.stft.sample_rate)
-        signal = nussl.AudioSignal(audio_data_array=low, sample_rate=self.stft.sample_rate)
-        (estimate,) = nussl.separation.deep.DeepMaskEstimation(signal, str(self.path), device="cpu")()
-        estimated = estimate.audio_data.astype(np.float32)
-        high = audio.resample(estimated, self.stft.sample_rate, song.sample_rate)
-        samples = song.mixture.shape[1]
-        vocals = np.pad(high[:, :samples], ((0, 0), (0, max(samples - high.shape[1], 0))))
-        return {"vocals": vocals, "accompaniment": song.mixture - vocals}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def main(arguments: Sequence[str] | None) -> None:
+    parser = ArgumentParser(description=__doc__)
     parser.add_argument("--exp_dir", type=Path, required=True, help="the experiment, trained")
-    parser.add_argument("--prepared", type=Path, required=True, help="what `svs-unet data prepare` wrote")
-    parser.add_argument("--originals", type=Path, required=True, help="the songs before they were prepared")
-    parser.add_argument("--out", type=Path, required=True, help="the folder of results")
-    parser.add_argument("--jobs", type=int, help="processes (default: one a core)")
-    parser.add_argument("--tracks", type=int, help="score so many test songs only (default: all)")
+    parser.add_argument("--data_dir", type=Path, required=True, help="prepared songs")
+    parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
+    parser.add_argument("--jobs", type=int | None, help="processes (default: one a core)")
+    parser.add_argument("--tracks", type=int | None, help="score so many test songs only (default: all)")
     parser.add_argument(
         "--epochs",
-        type=int,
+        type=int | None,
         help="train the other networks for so long (default: as long as the experiment's)",
     )
     parser.add_argument("--device", help="to train on: cpu, cuda …; default: a GPU if there is one")
     parser.add_argument("--only", help="ids of systems, with commas between (default: all)")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
 
-    prepared = open_prepared(options.prepared)
-    tracks = tracks_to_score(options.originals, prepared)[: options.tracks]
+    experiment, prepared = options.exp_dir, open_prepared(options.data_dir)
+    tracks = tracks_to_score(options.source, prepared)[: options.tracks]
     only = set(options.only.split(",")) if options.only else None
-    contestants = [
-        *networks(options.exp_dir, prepared, only, options.epochs, options.device, options.jobs),
-        *classical(only),
-    ]
-    if unknown := (only or set()) - {contestant.system.id for contestant in contestants}:
-        raise ValueError(f"there is no system {', '.join(sorted(unknown))}")
-    compare(options.out, contestants, tracks, options.jobs)
+    conf = configuration.read(experiment)
+    stft = conf.stft(prepared.settings.sample_rate)
+    known = {entry.system.id: entry for entry in (IdealRatioMask(stft).entry(), MIXTURE, *classical())}
+    others = {other.id: other for other in other_networks(conf, stft, options.epochs)}
+    ids = ["unet", *others, *known]
+    if unknown := (only or set()) - set(ids):
+        raise ValueError(f"there is no system {', '.join(sorted(unknown))}; there are {', '.join(ids)}")
+    chosen = [id for id in ids if only is None or id in only]
 
+    train_all(
+        [others[id] for id in chosen if id in others], prepared, experiment, options.device, options.jobs
+    )
+    entries = [
+        entry_of(experiment) if id == "unet" else others[id].entry(experiment) if id in others else known[id]
+        for id in chosen
+    ]
+    results = experiment / "results"
+    run(results, entries, tracks, options.jobs, costs=True, listened=LISTENED_TRACKS)
     report = write_report(
-        options.out,
-        options.exp_dir,
+        results,
+        experiment,
         "Singing-voice separation: the U-Net and others",
-        facts(options.exp_dir, tracks, options.epochs),
+        facts(experiment, conf, tracks, options.epochs),
         musdb18_test=is_musdb18_test(prepared, tracks),
     )
-    systems = folders.read_systems(options.out)
-    print(markdown(score_table(systems, folders.read_scores(options.out, systems), "vocals")))
-    for contestant in contestants:
-        if contestant.system.kind == "trained":
-            for said in alarms(options.out, contestant.system.id):
-                print(f"ALARM: {said}")
+    systems = store.read_systems(results)
+    print(markdown(score_table(systems, store.read_scores(results, systems), "vocals")))
+    for entry in entries:
+        if entry.system.kind == "trained":
+            for alarm in alarms(results, entry.system.id):
+                print(f"ALARM: {alarm}")
     print(report.page)
 
 
-def networks(
-    exp_dir: Path,
-    prepared: Prepared,
-    only: set[str] | None,
-    epochs: int | None,
-    device: str | None,
-    jobs: int | None,
-) -> list[Contestant]:
-    """The experiment's own network, and others that are trained here by the same recipe.
+@dataclass(frozen=True)
+class Classical:
+    """Loads one of `svs_unet_plugin.nussl.baselines`, by its id."""
 
-    The others are the paper's U-Net, one with a recurrent bottleneck, one for four stems, and the mask
-    inference by a BLSTM of nussl's tutorial (E. Manilow, P. Seetharaman, J. Salamon: "Open source tools &
-    data for music source separation", 2020), each where the experiment's network is not the same. Without a
-    GPU they are trained in parallel, a thread each.
-    """
-    conf = yaml.safe_load((exp_dir / "conf.yml").read_text())
-    stft = stft_of(conf, prepared)
-    weights = exp_dir / "best_model.pth"
-    if not weights.is_file():
-        raise FileNotFoundError(f"{weights} is missing: train the experiment first, with stage 3")
-    found = []
-    if only is None or "unet" in only:
-        system = System("unet", network_name(conf), "trained", parameters_of(network_config(conf)))
-        found.append(trained(system, exp_dir, Weights(weights)))
-    others = [other for other in other_networks(conf, stft, epochs) if only is None or other.id in only]
-    if device != "cpu" and (device or torch.cuda.is_available()):
-        jobs = 1
-    train_one = partial(train_other, prepared=prepared, exp_dir=exp_dir, device=device)
-    missing = [other for other in others if not other.is_trained(exp_dir)]
-    for _ in in_parallel(train_one, missing, jobs, title="Train", unit="network"):
-        pass
-    for other in others:
-        folder = other.folder(exp_dir)
-        best = folder / "best_model.pth"
-        name = "BLSTM of nussl's tutorial" if other.id == BLSTM else network_name(other.conf)
-        system = System(other.id, name, "trained", parameters_of(other.network))
-        found.append(trained(system, folder, DeepMask(best, stft) if other.id == BLSTM else Weights(best)))
-    return found
+    id: str
+
+    def __call__(self) -> Separate:
+        baseline = baselines.baselines()[self.id]
+        return lambda song: baseline.separate(song.mixture, song.sources, song.sample_rate)
+
+
+def classical() -> list[Entry]:
+    """nussl's separators, and those that this package adds to them."""
+    identity = f"nussl {nussl.__version__} {digest(baselines.__file__)}"
+    return [
+        Entry(System(id, baseline.name, baseline.kind), Classical(id), identity)
+        for id, baseline in baselines.baselines().items()
+    ]
+
+
+@dataclass(frozen=True)
+class DeepMask:
+    """Loads any mask estimator for vocals, through nussl's own ``DeepMaskEstimation``."""
+
+    path: Path
+    stft: STFT
+
+    def __call__(self) -> Separate:
+        def signal(samples: np.ndarray) -> Any:
+            return nussl.AudioSignal(audio_data_array=samples, sample_rate=self.stft.sample_rate)
+
+        silence = signal(np.zeros((1, self.stft.window_length), np.float32))
+        separator = nussl.separation.deep.DeepMaskEstimation(silence, str(self.path), device="cpu")
+
+        def separate(song: Song) -> Mapping[str, np.ndarray]:
+            low = audio.resample(song.mixture, song.sample_rate, self.stft.sample_rate)
+            (estimate,) = separator(audio_signal=signal(low))
+            estimated = estimate.audio_data.astype(np.float32)
+            high = audio.resample(estimated, self.stft.sample_rate, song.sample_rate)
+            samples = song.mixture.shape[1]
+            vocals = np.pad(high[:, :samples], ((0, 0), (0, max(samples - high.shape[1], 0))))
+            return {"vocals": vocals, "accompaniment": song.mixture - vocals}
+
+        return separate
 
 
 @dataclass(frozen=True)
@@ -166,41 +164,50 @@ class Other:
         id: of the system, and the name of its folder.
         conf: how it is trained.
         network: what nussl makes it of.
+        stft: the transform.
     """
 
     id: str
-    conf: Conf
+    conf: Configuration
     network: dict[str, Any]
+    stft: STFT
 
-    def folder(self, exp_dir: Path) -> Path:
-        return exp_dir / "compared" / self.id
+    def folder(self, experiment: Path) -> Path:
+        return experiment / "compared" / self.id
 
-    def text(self) -> str:
-        return yaml.safe_dump(self.conf, sort_keys=False)
+    def is_trained(self, experiment: Path) -> bool:
+        best, kept = (self.folder(experiment) / name for name in ("best_model.pth", CONFIGURATION_FILE))
+        return best.is_file() and kept.is_file() and yaml.safe_load(kept.read_text()) == self.conf.values
 
-    def is_trained(self, exp_dir: Path) -> bool:
-        best, kept = (self.folder(exp_dir) / name for name in ("best_model.pth", "conf.yml"))
-        return best.is_file() and kept.is_file() and kept.read_text() == self.text()
+    def entry(self, experiment: Path) -> Entry:
+        """As it takes part, trained."""
+        folder = self.folder(experiment)
+        weights, losses = folder / "best_model.pth", read_losses(folder / "losses.csv")
+        if self.id != BLSTM:
+            return network_entry(self.id, self.conf.name, weights, losses)
+        model = nussl.ml.SeparationModel(self.network)
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        system = System(self.id, "BLSTM of nussl's tutorial", "trained", parameters)
+        return Entry(system, DeepMask(weights, self.stft), digest(weights), losses)
 
 
-def other_networks(conf: Conf, stft: STFT, epochs: int | None) -> list[Other]:
-    """The networks to compare with the experiment's; they are trained for so many epochs, or for as many."""
-    conf = copy.deepcopy(conf)
-    own = conf["sources"], conf["network"]
-    conf["training"]["epochs"] = epochs or conf["training"]["epochs"]
+def other_networks(conf: Configuration, stft: STFT, epochs: int | None) -> list[Other]:
+    """The networks to compare with the experiment's; they are trained for so many epochs, or for as many.
+
+    They are the paper's U-Net, one with a recurrent bottleneck, one for four stems, and the mask inference
+    by a BLSTM of nussl's tutorial (E. Manilow, P. Seetharaman, J. Salamon: "Open source tools & data for
+    music source separation", 2020), each where the experiment's network is not the same.
+    """
+    values = {**conf.values, "epochs": epochs or conf.training.epochs}
     found = []
-    for id, sources, network in (
-        ("unet-plain", "vocals", {"bottleneck": None, "max_channels": None, "residual_blocks": 0}),
-        ("unet-blstm", "vocals", {"bottleneck": "blstm"}),
-        ("unet-four-stems", ",".join(STEMS), {}),
+    for id, changes in (
+        ("unet-plain", {"sources": "vocals", "bottleneck": None, "max_channels": None, "residual_blocks": 0}),
+        ("unet-blstm", {"sources": "vocals", "bottleneck": "blstm"}),
+        ("unet-four-stems", {"sources": ",".join(STEMS)}),
     ):
-        changed = copy.deepcopy(conf)
-        changed["sources"] = sources
-        changed["network"].update(network)
-        if (changed["sources"], changed["network"]) != own:
-            found.append(Other(id, changed, network_config(changed)))
-    changed = copy.deepcopy(conf)
-    changed["sources"] = "vocals"
+        changed = Configuration.of({**values, **changes})
+        if (set(changed.sources), changed.network) != (set(conf.sources), conf.network):
+            found.append(Other(id, changed, network_of(changed), stft))
     tutorials = nussl.ml.networks.builders.build_recurrent_mask_inference(
         num_features=stft.bins,
         hidden_size=50,
@@ -210,80 +217,37 @@ def other_networks(conf: Conf, stft: STFT, epochs: int | None) -> list[Other]:
         num_sources=1,
         mask_activation=["sigmoid"],
     )
-    return [*found, Other(BLSTM, changed, tutorials)]
+    return [*found, Other(BLSTM, Configuration.of({**values, "sources": "vocals"}), tutorials, stft)]
 
 
-def parameters_of(network: dict[str, Any]) -> int:
-    model = nussl.ml.SeparationModel(network)
-    return sum(parameter.numel() for parameter in model.parameters())
+def train_all(
+    others: Sequence[Other], prepared: Prepared, experiment: Path, device: str | None, jobs: int | None
+) -> None:
+    """Train networks by the experiment's recipe; without a GPU in parallel, a thread each."""
+    if device != "cpu" and (device or torch.cuda.is_available()):
+        jobs = 1
+    train_one = partial(train_other, prepared=prepared, experiment=experiment, device=device)
+    missing = [other for other in others if not other.is_trained(experiment)]
+    for _ in in_parallel(train_one, missing, jobs, title="Train", unit="network"):
+        pass
 
 
-def train_other(other: Other, prepared: Prepared, exp_dir: Path, device: str | None) -> None:
+def train_other(other: Other, prepared: Prepared, experiment: Path, device: str | None) -> None:
     """Train a network in a folder of its own."""
-    folder, mixtures = other.folder(exp_dir), exp_dir / "mixtures"
-    train_it = train_blstm if other.id == BLSTM else train
-    alone = multiprocessing.parent_process() is None  # or the bars would be in each other's way
-    found = train_it(
-        other.network, other.conf, prepared, folder, mixtures=mixtures, device=device, progress=alone
-    )
-    for name, content in (("conf.yml", other.text().encode()), ("best_model.pth", found.read_bytes())):
-        with files.atomic_write(folder / name) as beside:
-            beside.write_bytes(content)
-
-
-def train_blstm(
-    network: dict[str, Any],
-    conf: Conf,
-    prepared: Prepared,
-    folder: Path,
-    *,
-    mixtures: Path,
-    device: str | None,
-    progress: bool,
-) -> Path:
-    """As `train` does it, but validated on the first channels, since it takes a fixed number of them: one."""
-    settings, stft = svs.TrainSettings(**conf["training"]), stft_of(conf, prepared)
-    nussl.utils.seed(settings.seed)
-    val_data = mixing.whole_songs(
-        prepared.valid,
-        num_channels=1,
-        stft_params=svs.stft_params(stft),
-        transform=transform_of(conf, ["vocals"], stft, cache=folder / "cache" / "valid"),
-    )
-    train_data = training_data(conf, ["vocals"], stft, prepared, folder, mixtures)
-    return svs.train(
-        nussl.ml.SeparationModel(network),
-        train_data,
-        val_data,
+    folder = other.folder(experiment)
+    best = train(
+        other.conf,
+        prepared,
         folder,
-        settings,
+        other.network,
+        mixtures=experiment / "mixtures",
         device=device,
-        progress=progress,
+        progress=multiprocessing.parent_process() is None,  # or the bars would be in each other's way
+        # The BLSTM takes a fixed number of channels, one, and is validated on the first.
+        **({"num_channels": 1} if other.id == BLSTM else {}),
     )
-
-
-def stft_of(conf: Conf, prepared: Prepared) -> STFT:
-    return STFT(prepared.settings.sample_rate, hop_length=conf["hop_length"])
-
-
-def trained(system: System, folder: Path, separate: Separate) -> Contestant:
-    """What the training in a folder has led to."""
-    latest = load_weights_only(folder / "checkpoints" / "latest.model.pth", compat.safe_globals())
-    history = latest["metadata"]["trainer.state.epoch_history"]
-    losses = Losses(*(tuple(map(float, history[f"{name}/loss"])) for name in ("train", "validation")))
-    return Contestant(system, separate, digest(folder / "best_model.pth"), losses)
-
-
-def classical(only: set[str] | None) -> list[Contestant]:
-    """nussl's separators, and those that this package adds to them."""
-    made_of = digest(Path(baselines.__file__))
-    return [
-        Contestant(
-            System(id, baseline.name, baseline.kind), Classical(id), f"nussl {nussl.__version__} {made_of}"
-        )
-        for id, baseline in baselines.baselines().items()
-        if only is None or id in only
-    ]
+    write_text(folder / CONFIGURATION_FILE, yaml.safe_dump(other.conf.values, sort_keys=False))
+    copy(best, folder / "best_model.pth")
 
 
 def is_musdb18_test(prepared: Prepared, tracks: Sequence[Track]) -> bool:
@@ -295,21 +259,18 @@ def is_musdb18_test(prepared: Prepared, tracks: Sequence[Track]) -> bool:
     return shortest > SHORTEST_REAL_TRACK * prepared.settings.sample_rate
 
 
-def facts(exp_dir: Path, tracks: Sequence[Track], epochs: int | None) -> list[Fact]:
-    """What the report tells of the data and the measurement."""
-    conf = yaml.safe_load((exp_dir / "conf.yml").read_text())["training"]
+def facts(experiment: Path, conf: Configuration, tracks: Sequence[Track], epochs: int | None) -> list[Fact]:
+    """What the report states of the data and the measurement."""
     found = [
-        Fact("Experiment", exp_dir.name),
+        Fact("Experiment", experiment.name),
         Fact("Scored on", f"{len(tracks)} test songs, such as {tracks[0].name}"),
         Fact("Time and memory", HOW_COSTS_ARE_MEASURED),
     ]
-    if epochs is not None and epochs != conf["epochs"]:
-        found.append(Fact("Training", f"the U-Net {conf['epochs']} epochs, the other networks {epochs}"))
+    if epochs is not None and epochs != conf.training.epochs:
+        trained = f"the U-Net {conf.training.epochs} epochs, the other networks {epochs}"
+        found.append(Fact("Training", trained))
     return found
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, ValueError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+    configuration.run(main)
