@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from svs_unet_plugin.evaluation.report.charts import LOSS_COLOURS, charts, javascript
-from svs_unet_plugin.evaluation.report.excerpts import HIGHEST_HZ, LOWEST_HZ, excerpts
+from svs_unet_plugin.evaluation.report.charts import LOSS_COLOURS, vega_javascript, vega_specifications
+from svs_unet_plugin.evaluation.report.excerpts import HIGHEST_HZ, LOWEST_HZ, read_excerpts
 from svs_unet_plugin.evaluation.report.tables import (
     KINDS,
     SOURCES,
@@ -107,7 +107,7 @@ def write_report(
     tables = [score_table(systems, scores, source) for source in sources]
     costs = cost_table(systems)
     best_first = [row.system for row in (*tables[0].bounds, *tables[0].separators)]
-    played, left_out = excerpts(results, best_first, MEDIA_BYTES)
+    played, left_out = read_excerpts(results, best_first, MEDIA_BYTES)
     warnings = _warnings(systems, scores)
     if left_out:
         warnings.append(f"To keep the page small, there is nothing to hear of {', '.join(left_out)}.")
@@ -135,9 +135,9 @@ def write_report(
         picture_hz=(LOWEST_HZ, HIGHEST_HZ),
         published=published,
         published_by=PUBLISHED_BY,
-        charts=charts(systems, scores, losses),
+        charts=vega_specifications(systems, scores, losses),
         style=Markup((here / "report.css").read_text(encoding="utf-8")),
-        vega=Markup(javascript()),
+        vega=Markup(vega_javascript()),
         script=Markup((here / "report.js").read_text(encoding="utf-8")),
     )
     report = Report(out / "report.html", out / "scores.csv", out / "scores.md")

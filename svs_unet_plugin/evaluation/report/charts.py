@@ -30,7 +30,7 @@ _LABEL_PLACES = [
 """Where a point's name may stand, and how many pixels away; the first free place is taken."""
 
 
-def charts(
+def vega_specifications(
     systems: Sequence[System], scores: pd.DataFrame, losses: Sequence[tuple[System, Losses]]
 ) -> dict[str, dict[str, Any]]:
     """Vega's specifications of all charts, by the id of their place in the page.
@@ -51,7 +51,7 @@ def charts(
     return {id: _compiled(chart) for id, chart in found.items()}
 
 
-def javascript() -> str:
+def vega_javascript() -> str:
     """Vega as a script, which assigns ``window.vegaEmbed``."""
     import vl_convert
 
@@ -81,7 +81,7 @@ def _distribution(systems: Sequence[System], scores: pd.DataFrame) -> alt.LayerC
         title=None,
         axis=alt.Axis(
             labelExpr="names[datum.label]",
-            labelLimit=alt.ExprRef("windowSize()[0] < 600 ? 120 : 360"),
+            labelLimit=alt.ExprRef("0.4 * containerSize()[0] + 0 * width"),  # again when the width changes
             labelColor="var(--ink)",
             ticks=False,
             domain=False,
@@ -97,26 +97,41 @@ def _distribution(systems: Sequence[System], scores: pd.DataFrame) -> alt.LayerC
     ]
     base = alt.Chart(alt.InlineData(rows)).transform_filter(_CHOSEN).encode(y=y, color=_colour("color"))
     whiskers = base.mark_rule(opacity=0.55, aria=False).encode(alt.X("least:Q", **x), alt.X2("most:Q"))
-    boxes = base.mark_bar(height=16, cornerRadius=3, fillOpacity=0.18, strokeOpacity=0.55).encode(
-        alt.X("lower:Q", **x), alt.X2("upper:Q"), stroke=_colour("stroke"), tooltip=box_tooltip
+    boxes = (
+        base.transform_calculate(
+            said="datum.name + ': median ' + format(datum.median, '.2f') + ' dB, middle half from '"
+            " + format(datum.lower, '.2f') + ' to ' + format(datum.upper, '.2f')"
+        )
+        .mark_bar(height=16, cornerRadius=3, fillOpacity=0.18, strokeOpacity=0.55)
+        .encode(
+            alt.X("lower:Q", **x),
+            alt.X2("upper:Q"),
+            stroke=_colour("stroke"),
+            description="said:N",
+            tooltip=box_tooltip,
+        )
     )
     dots = (
         base.transform_calculate(track="sequence(length(datum.score))")
         .transform_flatten(["score", "track"])
         .transform_filter("isValid(datum.score)")
         .transform_calculate(shift="(datum.track * 0.618) % 1", track="tracks[datum.track]")
+        .transform_calculate(
+            said="datum.name + ', ' + datum.track + ': ' + format(datum.score, '.2f') + ' dB'"
+        )
         .mark_circle()
         .encode(
             alt.X("score:Q", **x),
             yOffset=alt.YOffset("shift:Q", scale=alt.Scale(domain=[-0.8, 1.8])),
             size=alt.condition(hovered, alt.value(90), alt.value(20)),
+            description="said:N",
             opacity=alt.condition(hovered, alt.value(1), alt.value(0.6)),
             tooltip=[alt.Tooltip("track:N"), alt.Tooltip("score:Q", title="dB", format=".2f"), name],
         )
         .add_params(hovered)
     )
-    middles = base.mark_tick(thickness=2.5, size=18, aria=False).encode(alt.X("median:Q", **x))
-    numbers = base.mark_text(align="left", dx=8, color="var(--ink)").encode(
+    middles = base.mark_tick(thickness=2.5, size=18, opacity=1, aria=False).encode(alt.X("median:Q", **x))
+    numbers = base.mark_text(align="left", dx=8, aria=False).encode(
         x=alt.value("width"), text=alt.Text("median:Q", format=".2f"), color=alt.value("var(--ink)")
     )
     layers = {"whiskers": whiskers, "boxes": boxes, "tracks": dots, "medians": middles, "numbers": numbers}
@@ -125,7 +140,7 @@ def _distribution(systems: Sequence[System], scores: pd.DataFrame) -> alt.LayerC
             scores,
             layers,
             title="of every track",
-            description="Box plot of the chosen score: a row for each system, the best first, a dot for each track.",
+            description="Box plot of the chosen score: a row for each system, best first, a dot for each track.",
         )
         .properties(height=alt.Step(28))
         .add_params(
@@ -165,10 +180,13 @@ def _quality_against_cost(
         .transform_filter("isValid(datum.cost) || datum.level")
         .transform_calculate(label="datum.level ? 'best ' + datum.kind + ': ' + datum.name : ''")
     )
-    points = base.transform_filter("isValid(datum.cost)")
+    points = base.transform_filter("isValid(datum.cost)").transform_calculate(
+        said="datum.name + ': ' + format(datum.median, '.2f') + ' dB, ' + format(datum.cost, ',.3~r')"
+        f" + ' {axis}'"
+    )
     layers = {
         "levels": base.transform_filter("datum.level")
-        .mark_rule(strokeDash=[3, 4])
+        .mark_rule(strokeDash=[3, 4], aria=False)
         .encode(y=y, color=_colour("color")),
         # All rows, because Vega places no labels beside a mark without any items.
         "level_names": base.mark_text(align="left", baseline="bottom", dx=2, dy=-3, clip=True).encode(
@@ -178,6 +196,7 @@ def _quality_against_cost(
             x,
             y,
             _colour("color"),
+            description="said:N",
             tooltip=[
                 alt.Tooltip("name:N", title="system"),
                 alt.Tooltip("median:Q", title="median in dB", format=".2f"),
@@ -236,11 +255,11 @@ def _losses(losses: Sequence[tuple[System, Losses]]) -> alt.LayerChart:
             ],
         )
     )
-    lines = base.mark_line().encode(alt.Y("validation:Q", **y))
-    dots = base.mark_circle(size=20, opacity=0.55).encode(alt.Y("train:Q", **y))
+    lines = base.mark_line().encode(description="name:N", y=alt.Y("validation:Q", **y))
+    dots = base.mark_circle(size=20, opacity=0.55, aria=False).encode(alt.Y("train:Q", **y))
     return _styled(
         {"validation": lines, "training": dots},
-        description="Losses of each epoch: a line for the validation and dots for the training of each network.",
+        description="Losses of each epoch: for each network a line of validation and dots of training.",
     ).properties(height=290)
 
 
@@ -289,8 +308,8 @@ def _chosen(
     there = set(zip(defined.source, defined.metric, strict=True))
     missing = [f"{s} {m}" for s in sources for m in metrics if (s, m) not in there]
     text = (
-        "(indexof(missing, source + ' ' + metric) < 0 ? metric + ' in dB' : 'No system has ' + metric)"
-        f" + ' {title}, ' + source"
+        f"(indexof(missing, source + ' ' + metric) < 0 ? metric + ' in dB {title}, '"
+        " : 'No system has ' + metric + ' of ') + source"
     )
     return (
         _styled(layers, description)

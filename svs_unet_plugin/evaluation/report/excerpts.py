@@ -52,7 +52,7 @@ class Excerpt:
     players: tuple[Player, ...]
 
 
-def excerpts(
+def read_excerpts(
     results: Path, systems: Sequence[System], most_bytes: int
 ) -> tuple[tuple[Excerpt, ...], tuple[str, ...]]:
     """The excerpts in a folder of results, and the names of those tracks for which there was no room.
