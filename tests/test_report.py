@@ -13,21 +13,22 @@ import numpy as np
 import pytest
 import soundfile
 
-from svs_unet_plugin.evaluation import report
-from svs_unet_plugin.evaluation import store as results_io
-from svs_unet_plugin.evaluation.report import Fact, excerpts, tables, write_report
+from svs_unet_plugin.evaluation import report, store
+from svs_unet_plugin.evaluation.report import Fact, charts, excerpts, tables, write_report
 from svs_unet_plugin.evaluation.store import Losses, System
 
 RATE = 44_100
+HOSTILE = "HPSS </script><img src=x onerror=alert(1)> \"'&amp;"
+"""A system's name that is none of the page's own text."""
 SYSTEMS = {
     System("u-net", "U-Net", "trained", 9_820_065, 0.42, 912.0): 8.1,
     System("u-net-blstm", "U-Net + BLSTM", "trained", 11_400_000, 0.61, 955.0): 7.9,
     System("repet-sim", "REPET-SIM", "classical", None, 5.2, 640.0): 2.3,
-    System("hpss", "HPSS", "classical", None, 3.3, 580.0): 1.4,
+    System("hpss", HOSTILE, "classical", None, 3.3, 580.0): 1.4,
     System("irm", "Ideal ratio mask", "oracle", None, 1.9, 700.0): 10.7,
     System("mixture", "Mixture", "bound", None, 0.0, 400.0): -1.2,
 }
-FOUR = ("u-net-blstm", "irm", "mixture")
+WITH_DRUMS = ("u-net-blstm", "irm", "mixture")
 """Systems with a score of the drums as well."""
 
 
@@ -39,25 +40,25 @@ def make_results(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
         folder = tmp_path_factory.mktemp("results")
         generator = np.random.default_rng(0)
         for system, level in SYSTEMS.items():
-            results_io.write_system(folder, system)
+            store.write_system(folder, system)
             for i in range(tracks):
                 track = f"Band & Co - Song <{i + 1}>"
-                store = museval.TrackStore(track)
-                sources = ["vocals", "accompaniment", *(["drums"] if system.id in FOUR else [])]
+                track_store = museval.TrackStore(track)
+                sources = ["vocals", "accompaniment", *(["drums"] if system.id in WITH_DRUMS else [])]
                 for j, source in enumerate(sources):
                     values = {
                         metric: list(level + 3 * j + generator.standard_normal(3))
-                        for metric in results_io.BSS_METRICS
+                        for metric in store.BSS_METRICS
                     }
-                    store.add_target(source, values)
-                path = results_io.bss_file(folder, system.id, track)
+                    track_store.add_target(source, values)
+                path = store.bss_file(folder, system.id, track)
                 path.parent.mkdir(exist_ok=True)
-                store.save(path)
+                track_store.save(path)
                 scale = {"vocals": {"SI-SDR": [level, level + 1], "SI-SDRi": [3.0, 3.5]}}
-                results_io.write_scale(folder, system.id, track, scale)
+                store.write_scale(folder, system.id, track, scale)
             if system.kind == "trained":
                 falling = tuple(0.01 + 0.02 * 0.8**epoch for epoch in range(20))
-                results_io.write_losses(folder, system.id, Losses(falling, tuple(1.2 * v for v in falling)))
+                store.write_losses(folder, system.id, Losses(falling, tuple(1.2 * v for v in falling)))
         time = np.arange(RATE) / RATE
         for i in range(audible):
             track = f"Band & Co - Song <{i + 1}>"
@@ -67,10 +68,10 @@ def make_results(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
             }
             stems["mixture"] = sum(stems.values())
             for source, samples in stems.items():
-                results_io.write_audio(folder, results_io.REFERENCE, track, source, samples, RATE)
+                store.write_audio(folder, store.REFERENCE, track, source, samples, RATE)
                 if source != "mixture":
                     for system in SYSTEMS:
-                        results_io.write_audio(folder, system.id, track, source, samples, RATE)
+                        store.write_audio(folder, system.id, track, source, samples, RATE)
         return folder
 
     return make
@@ -83,23 +84,26 @@ def results(make_results: Callable[..., Path]) -> Path:
 
 @pytest.fixture(scope="session")
 def written(results: Path, tmp_path_factory: pytest.TempPathFactory) -> report.Report:
-    facts = [Fact("Songs", "4, made up"), Fact("Machine", "2 cores")]
+    facts = [Fact("Songs", "4, synthetic"), Fact("Machine", "2 cores")]
     return write_report(results, tmp_path_factory.mktemp("report"), "A <small> comparison", facts)
 
 
 def test_nothing_from_elsewhere(written: report.Report) -> None:
-    """No address but those that a reader may follow; and text stays text."""
+    """No address but those that a reader may follow, one copy of Vega, and names stay text."""
     page = written.page.read_text()
+    assert page.count(charts.vega_javascript()) == 1
+    page = page.replace(charts.vega_javascript(), "")
     addresses = re.findall(r"""\b(?:src|href|data-sound)="([^"]*)\"""", page)
     assert len(addresses) > 20
     assert all(address.startswith("data:") for address in addresses)
-    assert not re.findall(r"url\(|@import|fetch\(", page)
+    assert not re.findall(r"url\(|@import|fetch\(|https?:", page.replace("https://vega.github.io/schema", ""))
     assert "<h1>A &lt;small&gt; comparison</h1>" in page
     assert "Song <" not in page
+    assert "<img src=x" not in page
 
 
 def test_the_same_results_give_the_same_page(results: Path, written: report.Report, tmp_path: Path) -> None:
-    facts = [Fact("Songs", "4, made up"), Fact("Machine", "2 cores")]
+    facts = [Fact("Songs", "4, synthetic"), Fact("Machine", "2 cores")]
     again = write_report(results, tmp_path / "new", "A <small> comparison", facts)
     assert again.page.read_bytes() == written.page.read_bytes()
     assert again.csv.read_bytes() == written.csv.read_bytes()
@@ -113,8 +117,8 @@ def test_the_same_results_give_the_same_page(results: Path, written: report.Repo
 
 def test_medians_in_the_tables_are_musevals(results: Path) -> None:
     """museval's own median over windows and tracks stands in the table, to its last digit."""
-    systems = results_io.read_systems(results)
-    scores = results_io.read_scores(results)
+    systems = store.read_systems(results)
+    scores = store.read_scores(results)
     rows = {}
     for source in ("vocals", "accompaniment", "drums"):
         table = tables.score_table(systems, scores, source)
@@ -122,16 +126,16 @@ def test_medians_in_the_tables_are_musevals(results: Path) -> None:
             for column, cell in zip(table.columns, row.cells, strict=True):
                 rows[row.system.id, source, column] = cell.text.replace("−", "-")
     for system in systems:
-        store = museval.EvalStore()
-        store.add_eval_dir(results / system.id)
-        for (source, metric), value in store.agg_frames_tracks_scores().items():
+        musevals = museval.EvalStore()
+        musevals.add_eval_dir(results / system.id)
+        for (source, metric), value in musevals.agg_frames_tracks_scores().items():
             assert rows.pop((system.id, source, metric)) == f"{value:.2f}"
     assert {metric for _, _, metric in rows} == {"SI-SDR", "SI-SDRi"}
 
 
 def test_the_best_is_marked_among_separators_only(results: Path) -> None:
-    systems = results_io.read_systems(results)
-    table = tables.score_table(systems, results_io.read_scores(results), "vocals")
+    systems = store.read_systems(results)
+    table = tables.score_table(systems, store.read_scores(results), "vocals")
     assert [row.system.id for row in table.separators][-1] == "hpss"
     assert [row.system.id for row in table.bounds] == ["irm", "mixture"]
     for i in range(len(table.columns)):
@@ -149,7 +153,7 @@ def test_the_best_is_marked_among_separators_only(results: Path) -> None:
 
 
 def test_numbers_as_text(results: Path, written: report.Report) -> None:
-    scores = results_io.read_scores(results)
+    scores = store.read_scores(results)
     with written.csv.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(scores)
@@ -177,13 +181,13 @@ def test_published_scores_only_beside_the_real_test_split(
         assert ("JY3" in text) is shown
 
 
-def test_what_cannot_be_compared_is_told(make_results: Callable[..., Path], tmp_path: Path) -> None:
+def test_what_cannot_be_compared_is_stated(make_results: Callable[..., Path], tmp_path: Path) -> None:
     results = make_results(3, 0)
-    results_io.bss_file(results, "hpss", "Band & Co - Song <2>").unlink()
-    results_io.scale_file(results, "hpss", "Band & Co - Song <2>").unlink()
-    results_io.write_system(results, System("silent", "Silent", "classical"))
+    store.bss_file(results, "hpss", "Band & Co - Song <2>").unlink()
+    store.scale_file(results, "hpss", "Band & Co - Song <2>").unlink()
+    store.write_system(results, System("silent", "Silent", "classical"))
     page = write_report(results, tmp_path, "Title").page.read_text()
-    assert "fewer than all 3 tracks, and so not to be compared with the others: HPSS (2)." in page
+    assert "fewer than all 3 tracks, and so not to be compared with the others: HPSS &lt;/script" in page
     assert "Without scores: Silent." in page
 
 
@@ -192,8 +196,8 @@ def test_a_full_page_leaves_whole_tracks_out(
 ) -> None:
     results = make_results(2, 2)
     whole = write_report(results, tmp_path, "Title").page.stat().st_size
-    systems = results_io.read_systems(results)
-    played, left_out = excerpts.excerpts(results, systems, 10**9)
+    systems = store.read_systems(results)
+    played, left_out = excerpts.read_excerpts(results, systems, 10**9)
     assert not left_out
     size = sum(len(player.sound) + len(player.picture) for part in played for player in part.players)
     monkeypatch.setattr(report, "MEDIA_BYTES", size - 1)
@@ -205,7 +209,7 @@ def test_a_full_page_leaves_whole_tracks_out(
 def test_no_results(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no results"):
         write_report(tmp_path, tmp_path / "out", "Title")
-    results_io.write_system(tmp_path, System("a", "A", "classical"))
+    store.write_system(tmp_path, System("a", "A", "classical"))
     with pytest.raises(ValueError, match="holds no scores"):
         write_report(tmp_path, tmp_path / "out", "Title")
     assert not (tmp_path / "out").exists()
@@ -258,6 +262,11 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
+def _lightness(colour: str) -> float:
+    """From 0 to 255, of a colour as CSS computes it."""
+    return float(np.mean([int(part) for part in re.findall(r"\d+", colour)[:3]]))
+
+
 @pytest.mark.parametrize("width", [390, 1280])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_in_a_browser(browser: Any, written: report.Report, width: int, scheme: str) -> None:
@@ -268,25 +277,60 @@ def test_in_a_browser(browser: Any, written: report.Report, width: int, scheme: 
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("requestfailed", lambda request: said.append(request.url[:80]))
     page.goto(written.page.as_uri())
-    page.wait_for_selector("#distribution svg")
+    page.wait_for_selector("#losses svg")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for chart in page.locator(".chart").all():
+        assert chart.locator("svg").bounding_box()["width"] == pytest.approx(
+            chart.bounding_box()["width"], abs=1
+        )
+        assert chart.get_attribute("role") == "graphics-document"
+        assert len(chart.get_attribute("aria-label")) > 40
 
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    lightness = np.mean([int(part) for part in re.findall(r"\d+", background)[:3]])
-    assert bool(lightness > 200) is (scheme == "light")
+    assert (_lightness(background) > 200) is (scheme == "light")
+    label = page.locator("#distribution .role-axis-label text").last
+    assert (_lightness(label.evaluate("label => getComputedStyle(label).fill")) < 130) is (scheme == "light")
 
-    # A box a system, and a dot a track.
-    assert page.locator("#distribution .row").count() == len(SYSTEMS)
-    assert page.locator("#distribution .track").count() == 4 * len(SYSTEMS)
-    assert page.locator("#parameters .system").count() == 2
-    assert page.locator("#losses polyline").count() == 2
+    # A box a system with its median as in the table, and a dot a track.
+    assert page.locator("#distribution .boxes_marks path").count() == len(SYSTEMS)
+    assert page.locator("#distribution .tracks_marks path").count() == 4 * len(SYSTEMS)
+    drawn = page.locator("#distribution .numbers_marks text").all_text_contents()
+    assert sorted(drawn) == sorted(page.locator("[data-of=vocals] td:nth-child(2)").all_text_contents())
+    assert page.locator("#seconds .points_marks path").count() == len(SYSTEMS) - 1
+    assert page.locator("#parameters .points_marks path").count() == 2
+    assert page.locator("#parameters .levels_marks line").count() == 2
+    assert page.locator("#losses .mark-line path").count() == 2
+
+    # A track is found with all systems, and its name and the system's are text.
+    dot = page.locator("#distribution .tracks_marks path[aria-label^=HPSS]").last
+    assert dot.get_attribute("aria-label").startswith(f"{HOSTILE}, Band & Co - Song <")
+    dot.hover(force=True)
+    page.wait_for_selector("#vg-tooltip-element.visible")
+    told = page.locator("#vg-tooltip-element td.value").all_text_contents()
+    assert told[0].startswith("Band & Co - Song <") and told[2] == HOSTILE
+    assert page.locator("#distribution .tracks_marks path[opacity='1']").count() == len(SYSTEMS)
+    page.mouse.move(0, 0)
+
     assert page.locator("h3:visible").all_inner_texts()[0] == "Vocals"
-    page.get_by_role("button", name="Drums").click()
-    page.get_by_label("Metric").select_option("SIR")
-    assert page.locator("#distribution .row").count() == len(FOUR)
+    page.get_by_role("combobox", name="Source").select_option("Drums")
+    page.get_by_role("combobox", name="Metric").select_option("SIR")
+    title = page.locator("#distribution .role-title-text text")
+    assert title.text_content() == "SIR in dB of every track, drums"
+    assert page.locator("#distribution .boxes_marks path").count() == len(WITH_DRUMS)
+    assert page.locator("#parameters .points_marks path").count() == 1
     assert page.locator("h3:visible").all_inner_texts() == ["Drums"]
-    page.get_by_role("button", name="Vocals").click()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("combobox", name="Metric").select_option("SI-SDR")
+    assert title.text_content() == "No system has SI-SDR of drums"
+    assert page.locator("#distribution .boxes_marks path").count() == 0
+    page.get_by_role("combobox", name="Source").select_option("Vocals")
+    for other in (1670 - width, width):  # narrow becomes wide, and wide narrow
+        page.set_viewport_size({"width": other, "height": 850})
+        page.wait_for_timeout(300)
+        assert page.evaluate("document.documentElement.scrollWidth") <= other
+        chart = page.locator("#distribution")
+        assert chart.locator("svg").bounding_box()["width"] == pytest.approx(
+            chart.bounding_box()["width"], abs=1
+        )
 
     # Every sound can be decoded, and lasts as long as it should.
     lengths = page.evaluate(

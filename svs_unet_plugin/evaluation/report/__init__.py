@@ -1,7 +1,7 @@
 """One HTML page, which opens without a network, from a folder of results; and its numbers as text.
 
-The page is made of ``report.html``, ``report.css`` and ``report.js`` beside this file. Its tables are written
-here; its charts are drawn by the script from the numbers in the page, at the width of the screen.
+The page is made of ``report.html``, ``report.css`` and ``report.js`` beside this file. Its charts are by
+Vega-Lite; the browser draws them with the one copy of Vega in the page, at the width of the screen.
 """
 
 from __future__ import annotations
@@ -9,23 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from svs_unet_plugin.evaluation import store as results_io
-from svs_unet_plugin.evaluation.report.excerpts import HIGHEST_HZ, LOWEST_HZ, excerpts
+from svs_unet_plugin.evaluation.report.charts import LOSS_COLOURS, vega_javascript, vega_specifications
+from svs_unet_plugin.evaluation.report.excerpts import HIGHEST_HZ, LOWEST_HZ, read_excerpts
 from svs_unet_plugin.evaluation.report.tables import (
     KINDS,
+    SOURCES,
     Table,
+    best_of_each_kind,
     cost_table,
     markdown,
-    medians,
     ordered,
     score_table,
 )
-from svs_unet_plugin.evaluation.store import METRICS, System
-from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.evaluation.store import METRICS, System, read_losses, read_scores, read_systems
+from svs_unet_plugin.files import write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,16 +69,6 @@ PUBLISHED = (
 
 
 @dataclass(frozen=True)
-class Headline:
-    """The best of a kind of systems."""
-
-    kind: str
-    label: str
-    name: str
-    value: str
-
-
-@dataclass(frozen=True)
 class Report:
     """The files that were written."""
 
@@ -99,7 +88,7 @@ def write_report(
         results: see `svs_unet_plugin.evaluation.store`.
         out: a folder, made if it is missing.
         title: of the page.
-        facts: what to tell about the data and the measurement.
+        facts: about the data and the measurement.
         musdb18_test: whether the tracks are of MUSDB18's own test split, at full length. If they are all
             50 of it, published scores are shown too.
 
@@ -110,20 +99,20 @@ def write_report(
     import jinja2
     from markupsafe import Markup
 
-    systems = results_io.read_systems(results)
-    scores = results_io.read_scores(results, systems)
+    systems = read_systems(results)
+    scores = read_scores(results, systems)
     if scores.empty:
         raise ValueError(f"{results} holds no scores: there is no <system>/test/<track>.json in it")
-    sources = ordered(scores.source.unique())
+    sources = ordered(scores.source, SOURCES)
     tables = [score_table(systems, scores, source) for source in sources]
     costs = cost_table(systems)
     best_first = [row.system for row in (*tables[0].bounds, *tables[0].separators)]
-    played, left_out = excerpts(results, best_first, MEDIA_BYTES)
+    played, left_out = read_excerpts(results, best_first, MEDIA_BYTES)
     warnings = _warnings(systems, scores)
     if left_out:
         warnings.append(f"To keep the page small, there is nothing to hear of {', '.join(left_out)}.")
     published = PUBLISHED if musdb18_test and scores.track.nunique() == MUSDB18_TEST_TRACKS else ()
-    data = _chart_data(results, systems, scores, sources)
+    losses = [(system, loss) for system in systems if (loss := read_losses(results, system.id)) is not None]
 
     here = Path(__file__).parent
     environment = jinja2.Environment(
@@ -133,48 +122,29 @@ def write_report(
         title=title,
         facts=facts,
         warnings=warnings,
-        headlines=_headlines(systems, scores),
+        headlines=best_of_each_kind(systems, scores),
         kinds=KINDS,
+        sources=sources,
+        metrics=ordered(scores.metric, METRICS),
         tables=tables,
         costs=costs,
         tracks=scores.track.nunique(),
+        networks=[system.name for system, _ in losses],
+        loss_colours=LOSS_COLOURS,
         excerpts=played,
         picture_hz=(LOWEST_HZ, HIGHEST_HZ),
         published=published,
         published_by=PUBLISHED_BY,
-        data=data,
+        charts=vega_specifications(systems, scores, losses),
         style=Markup((here / "report.css").read_text(encoding="utf-8")),
+        vega=Markup(vega_javascript()),
         script=Markup((here / "report.js").read_text(encoding="utf-8")),
     )
-    out.mkdir(parents=True, exist_ok=True)
     report = Report(out / "report.html", out / "scores.csv", out / "scores.md")
-    for path, text in (
-        (report.page, page),
-        (report.csv, _csv(systems, scores)),
-        (report.markdown, _markdown(title, facts, warnings, tables, costs, published, scores)),
-    ):
-        with atomic_write(path) as beside:
-            beside.write_text(text, encoding="utf-8", newline="\n")
+    write_text(report.page, page)
+    write_text(report.csv, _csv(systems, scores))
+    write_text(report.markdown, _markdown(title, facts, warnings, tables, costs, published, scores))
     return report
-
-
-def _headlines(systems: Sequence[System], scores: pd.DataFrame) -> list[Headline]:
-    """The best of each kind by the median SDR of the vocals."""
-    if "vocals" not in scores.source.values:
-        return []
-    sdr = medians(scores, "vocals")["SDR"].dropna()
-    headlines = []
-    for kind, label in (
-        ("trained", "Best trained"),
-        ("classical", "Best classical"),
-        ("oracle", "Best oracle"),
-        ("bound", "Mixture as it is"),
-    ):
-        of_kind = {system.id: system.name for system in systems if system.kind == kind and system.id in sdr}
-        if of_kind:
-            best = sdr[list(of_kind)].idxmax()
-            headlines.append(Headline(kind, label, of_kind[best], f"{sdr[best]:.1f}".replace("-", "−")))
-    return headlines
 
 
 def _warnings(systems: Sequence[System], scores: pd.DataFrame) -> list[str]:
@@ -194,42 +164,6 @@ def _warnings(systems: Sequence[System], scores: pd.DataFrame) -> list[str]:
             f"{', '.join(fewer)}."
         )
     return warnings
-
-
-def _chart_data(
-    results: Path, systems: Sequence[System], scores: pd.DataFrame, sources: Sequence[str]
-) -> dict[str, Any]:
-    """What the script draws: for each source and metric, the tracks' scores of each system."""
-    tracks = sorted(scores.track.unique())
-    losses = {system.id: results_io.read_losses(results, system.id) for system in systems}
-    index = scores.set_index(["source", "metric", "system", "track"]).score
-    table = index.unstack("track").reindex(columns=tracks)
-    values: dict[str, dict[str, dict[str, list[float | None]]]] = {source: {} for source in sources}
-    for (source, metric, system), row in zip(table.index, table.to_numpy(), strict=True):
-        rounded = [round(float(value), 2) if np.isfinite(value) else None for value in row]
-        values[source].setdefault(metric, {})[system] = rounded
-    return {
-        "tracks": tracks,
-        "sources": list(sources),
-        "kinds": KINDS,
-        "systems": [
-            {
-                "id": system.id,
-                "name": system.name,
-                "kind": system.kind,
-                "seconds": system.seconds_per_minute,
-                "parameters": system.parameters,
-            }
-            for system in systems
-        ],
-        "metrics": [metric for metric in METRICS if metric in scores.metric.values],
-        "scores": values,
-        "losses": [
-            {"name": system.name, "train": loss.train, "validation": loss.validation}
-            for system in systems
-            if (loss := losses[system.id]) is not None
-        ],
-    }
 
 
 def _csv(systems: Sequence[System], scores: pd.DataFrame) -> str:
@@ -255,9 +189,9 @@ def _markdown(
         parts.append("\n".join(f"- {fact.name}: {fact.value}" for fact in facts))
     parts.extend(f"**{warning}**" for warning in warnings)
     for table in tables:
-        parts.append(f"## {table.title.capitalize()}")
+        parts.append(f"## {table.name.capitalize()}")
         parts.append(
-            f"Medians over {scores[scores.source == table.title].track.nunique()} tracks in dB. The best of "
+            f"Medians over {scores[scores.source == table.name].track.nunique()} tracks in dB. The best of "
             "each column is bold; oracles and the mixture, in italics, do not take part."
         )
         parts.append(markdown(table))

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 
 from svs_unet_plugin import audio
-from svs_unet_plugin.evaluation import store as results_io
-from svs_unet_plugin.evaluation.report.tables import ordered
-from svs_unet_plugin.evaluation.store import REFERENCE, System
+from svs_unet_plugin.evaluation.report.tables import SOURCES, ordered
+from svs_unet_plugin.evaluation.store import REFERENCE, System, audio_files, audio_tracks
 from svs_unet_plugin.stft import STFT
 
 PICTURE_SIZE = (360, 132)
@@ -53,7 +52,7 @@ class Excerpt:
     players: tuple[Player, ...]
 
 
-def excerpts(
+def read_excerpts(
     results: Path, systems: Sequence[System], most_bytes: int
 ) -> tuple[tuple[Excerpt, ...], tuple[str, ...]]:
     """The excerpts in a folder of results, and the names of those tracks for which there was no room.
@@ -66,7 +65,7 @@ def excerpts(
     found: list[Excerpt] = []
     left_out: list[str] = []
     room = most_bytes
-    for track in results_io.audio_tracks(results):
+    for track in audio_tracks(results):
         of_track = _of_track(results, systems, track)
         size = sum(len(p.picture) + len(p.sound) for excerpt in of_track for p in excerpt.players)
         if size <= room:
@@ -78,15 +77,15 @@ def excerpts(
 
 
 def _of_track(results: Path, systems: Sequence[System], track: str) -> list[Excerpt]:
-    references = results_io.audio_files(results, REFERENCE, track)
+    references = audio_files(results, REFERENCE, track)
     mixture, rate = audio.read(references.pop("mixture"))
     loudest = float(_magnitudes(mixture, rate).max())
     shared = _player("Mixture", "reference", mixture, rate, loudest)
     found = []
-    for source in ordered(references):
+    for source in ordered(references, SOURCES):
         players = [shared, _player("True source", "reference", *audio.read(references[source]), loudest)]
         for system in systems:
-            estimate = results_io.audio_files(results, system.id, track).get(source)
+            estimate = audio_files(results, system.id, track).get(source)
             if estimate is not None and system.kind != "bound":
                 players.append(_player(system.name, system.kind, *audio.read(estimate), loudest))
         found.append(Excerpt(track, source, mixture.shape[1] / rate, tuple(players)))

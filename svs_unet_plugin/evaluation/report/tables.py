@@ -17,7 +17,10 @@ SOURCES = ("vocals", "accompaniment", "drums", "bass", "other")
 """In the order of a report; others follow."""
 
 KINDS = {"trained": "Trained", "classical": "Classical", "oracle": "Oracle", "bound": "Mixture"}
-"""What readers know the kinds of systems as."""
+"""Names of the kinds of systems, in the order of a report."""
+
+SEPARATORS = ("trained", "classical")
+"""The kinds that separate; oracles use the true sources, and the mixture is no separation."""
 
 _Pick = Callable[[list[float]], float] | None
 """What finds the best number of a column; None where no number is better than another."""
@@ -44,23 +47,23 @@ class Table:
     """Numbers of systems.
 
     Args:
-        title: what they are of.
+        name: of the source that they are scores of, or ``"cost"``.
         columns: names of the numbers.
         separators: systems that separate, from best to worst. The best of each column is one of them.
         bounds: oracles, which know the true sources, and the mixture, which is no separation: what scores lie
             between.
     """
 
-    title: str
+    name: str
     columns: tuple[str, ...]
     separators: tuple[Row, ...]
     bounds: tuple[Row, ...]
 
 
-def ordered(sources: Iterable[str]) -> list[str]:
-    """Sources in the order of a report."""
-    given = set(sources)
-    return [source for source in SOURCES if source in given] + sorted(given - set(SOURCES))
+def ordered(names: Iterable[str], order: Sequence[str]) -> list[str]:
+    """Names without repetitions, in this order; others follow by the alphabet."""
+    given = set(names)
+    return [name for name in order if name in given] + sorted(given.difference(order))
 
 
 def medians(scores: pd.DataFrame, source: str) -> pd.DataFrame:
@@ -71,7 +74,7 @@ def medians(scores: pd.DataFrame, source: str) -> pd.DataFrame:
     """
     chosen = scores[scores.source == source]
     table = chosen.groupby(["system", "metric"]).score.median().unstack()
-    return table[[metric for metric in METRICS if metric in table.columns]]
+    return table[ordered(table.columns, METRICS)]
 
 
 def score_table(systems: Sequence[System], scores: pd.DataFrame, source: str) -> Table:
@@ -84,6 +87,19 @@ def score_table(systems: Sequence[System], scores: pd.DataFrame, source: str) ->
     ]
     rows.sort(key=lambda row: -np.nan_to_num(row[1][0], nan=-np.inf))
     return _table(source, tuple(table.columns), rows, [max] * len(table.columns), _decibels)
+
+
+def best_of_each_kind(systems: Sequence[System], scores: pd.DataFrame) -> list[Row]:
+    """The system with the highest median SDR of the vocals of each kind; none without scores of vocals."""
+    found = []
+    if "vocals" in scores.source.values:
+        sdr = medians(scores, "vocals")["SDR"].dropna()
+        for kind in KINDS:
+            of_kind = {system.id: system for system in systems if system.kind == kind and system.id in sdr}
+            if of_kind:
+                best = sdr[list(of_kind)].idxmax()
+                found.append(Row(of_kind[best], (Cell(f"{sdr[best]:.1f}".replace("-", "−")),)))
+    return found
 
 
 def cost_table(systems: Sequence[System]) -> Table:
@@ -117,20 +133,20 @@ def markdown(table: Table) -> str:
 
 
 def _table(
-    title: str,
+    name: str,
     columns: tuple[str, ...],
     rows: Sequence[tuple[System, Sequence[float]]],
     picks: Sequence[_Pick],
     write: Callable[[float], str],
 ) -> Table:
-    separators = [row for row in rows if row[0].kind in ("trained", "classical")]
-    bounds = [row for row in rows if row[0].kind in ("oracle", "bound")]
+    separators = [row for row in rows if row[0].kind in SEPARATORS]
+    bounds = [row for row in rows if row[0].kind not in SEPARATORS]
     best: list[str | None] = []
     for column, pick in enumerate(picks):
         finite = [values[column] for _, values in separators if np.isfinite(values[column])]
         best.append(write(pick(finite)) if pick is not None and finite else None)
     return Table(
-        title,
+        name,
         columns,
         # Equal as written is equal: what lies below the last digit is no reason to prefer one of two.
         tuple(
