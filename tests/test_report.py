@@ -15,7 +15,8 @@ import soundfile
 
 from svs_unet_plugin.evaluation import report, store
 from svs_unet_plugin.evaluation.report import Fact, charts, excerpts, tables, write_report
-from svs_unet_plugin.evaluation.store import Losses, System
+from svs_unet_plugin.evaluation.store import System
+from svs_unet_plugin.training.history import Losses, write_losses
 
 RATE = 44_100
 HOSTILE = "HPSS </script><img src=x onerror=alert(1)> \"'&amp;"
@@ -58,7 +59,9 @@ def make_results(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
                 store.write_scale(folder, system.id, track, scale)
             if system.kind == "trained":
                 falling = tuple(0.01 + 0.02 * 0.8**epoch for epoch in range(20))
-                store.write_losses(folder, system.id, Losses(falling, tuple(1.2 * v for v in falling)))
+                write_losses(
+                    store.losses_file(folder, system.id), Losses(falling, tuple(1.2 * v for v in falling))
+                )
         time = np.arange(RATE) / RATE
         for i in range(audible):
             track = f"Band & Co - Song <{i + 1}>"

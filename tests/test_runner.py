@@ -1,24 +1,35 @@
 import json
-import os
-import signal
+import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import museval
 import numpy as np
 import pytest
 import simplejson
+from killing import kill_when
 from scipy.signal import butter, sosfilt
 
 from svs_unet_plugin.corpora.musdb import Track, find_tracks
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
-from svs_unet_plugin.evaluation import runner as scoring
-from svs_unet_plugin.evaluation import store as folders
-from svs_unet_plugin.evaluation.runner import Song, alarms, read_song, score, score_tracks
+from svs_unet_plugin.evaluation import runner, store
+from svs_unet_plugin.evaluation.costs import peak_memory
+from svs_unet_plugin.evaluation.metrics import SCALE_METRICS, museval_scores, scale_scores
+from svs_unet_plugin.evaluation.runner import (
+    Entry,
+    Song,
+    Weights,
+    alarms,
+    liveliest_second,
+    network_entry,
+    read_song,
+    run,
+    score,
+)
 from svs_unet_plugin.evaluation.store import System
 
 RATE = 44_100
@@ -29,6 +40,12 @@ class Filtered:
     """A system for tests: what is in the voice's band is the vocals, times a gain."""
 
     gain: float = 1.0
+
+    def load(self) -> "Filtered":
+        return self
+
+    def entry(self, id: str = "some") -> Entry:
+        return Entry(System(id, "Some", "classical"), self.load, str(self))
 
     def __call__(self, song: Song) -> Mapping[str, np.ndarray]:
         band = butter(2, [200, 4000], "bandpass", fs=song.sample_rate, output="sos")
@@ -69,11 +86,11 @@ def written(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("separate", [Filtered(), four_stems])
-def test_is_museval_s_own_file(corpus: Path, song: Song, tmp_path: Path, separate: scoring.Separate) -> None:
+def test_is_museval_s_own_file(corpus: Path, song: Song, tmp_path: Path, separate: runner.Separate) -> None:
     import musdb
 
     estimates = separate(song)
-    scoring.score_song(tmp_path, "some", song, estimates)
+    score(tmp_path, "some", song, estimates)
     track = next(track for track in musdb.DB(str(corpus), is_wav=True) if track.name == song.name)
     museval.eval_mus_track(
         track, {name: value.T for name, value in estimates.items()}, output_dir=str(tmp_path / "museval")
@@ -90,28 +107,27 @@ def test_is_museval_s_own_file(corpus: Path, song: Song, tmp_path: Path, separat
             assert one["metrics"] == pytest.approx(other["metrics"], abs=1e-3, nan_ok=True)
     if separate is four_stems:  # the vocals' scores are those against the accompaniment
         pair = {name: (song.sources[name], estimates[name]) for name in ("vocals", "accompaniment")}
-        expected = scoring.scale_scores(
+        expected = scale_scores(
             {name: sources[0] for name, sources in pair.items()},
             {name: sources[1] for name, sources in pair.items()},
-            RATE,
         )
-        scale = json.loads(folders.scale_file(tmp_path, "some", song.name).read_text())
+        scale = json.loads(store.scale_file(tmp_path, "some", song.name).read_text())
         assert set(scale) == set(estimates)
         for name in pair:
             for metric, values in expected[name].items():
                 assert scale[name][metric] == pytest.approx(values, abs=1e-5)
-    store = museval.EvalStore()
-    store.add_eval_dir(tmp_path / "some")
-    assert store.agg_frames_tracks_scores()["vocals"]["SDR"] > -5
+    eval_store = museval.EvalStore()
+    eval_store.add_eval_dir(tmp_path / "some")
+    assert eval_store.agg_frames_tracks_scores()["vocals"]["SDR"] > -5
 
 
 def test_agrees_with_museval_and_nussl_called_directly(song: Song, tmp_path: Path) -> None:
     from svs_unet_plugin.nussl import nussl
 
     estimates = Filtered()(song)
-    scoring.score_song(tmp_path, "some", song, estimates)
-    folders.write_system(tmp_path, System("some", "Some", "classical"))
-    scores = folders.read_scores(tmp_path).set_index(["source", "metric"]).score
+    score(tmp_path, "some", song, estimates)
+    store.write_system(tmp_path, System("some", "Some", "classical"))
+    scores = store.read_scores(tmp_path).set_index(["source", "metric"]).score
 
     names = ["vocals", "accompaniment"]
     references = np.stack([song.sources[name].T for name in names])
@@ -126,55 +142,163 @@ def test_agrees_with_museval_and_nussl_called_directly(song: Song, tmp_path: Pat
     ]
     direct = nussl.evaluation.BSSEvalScale(*signals, source_labels=names).evaluate()
     for name in names:
-        for metric in folders.SCALE_METRICS:
+        for metric in SCALE_METRICS:
             assert scores[name, metric] == pytest.approx(np.mean(direct[name][metric]), abs=1e-3)
     # And with the definition, of one channel.
     reference, estimate = song.sources["vocals"][0], estimates["vocals"][0]
     reference, estimate = reference - reference.mean(), estimate - estimate.mean()
     target = (estimate @ reference) / (reference @ reference) * reference
     expected = 10 * np.log10((target**2).sum() / ((estimate - target) ** 2).sum())
-    written = json.loads(folders.scale_file(tmp_path, "some", song.name).read_text())
+    written = json.loads(store.scale_file(tmp_path, "some", song.name).read_text())
     assert written["vocals"]["SI-SDR"][0] == pytest.approx(expected, abs=1e-2)
 
 
+def files(results: Path, tracks: list[Track], id: str = "some") -> list[Path]:
+    return [store.bss_file(results, id, track.name) for track in tracks]
+
+
 def test_finished_tracks_are_not_done_again(test_tracks: list[Track], tmp_path: Path) -> None:
-    one = test_tracks[:1]
-    score_tracks(tmp_path, "some", one, Filtered(), made_of="1", jobs=1)
-    path = folders.bss_file(tmp_path, "some", one[0].name)
-    before, when = path.read_bytes(), path.stat().st_mtime_ns
-    score_tracks(tmp_path, "some", test_tracks, Filtered(), made_of="1", jobs=1)
-    assert path.stat().st_mtime_ns == when and scoring.is_scored(tmp_path, "some", test_tracks[1].name)
-    score_tracks(tmp_path, "some", one, Filtered(gain=0.5), made_of="2", jobs=1)
-    assert path.read_bytes() != before and not scoring.is_scored(tmp_path, "some", test_tracks[1].name)
+    run(tmp_path, [Filtered().entry()], test_tracks[:1], 1)
+    one, other = files(tmp_path, test_tracks)
+    when = one.stat().st_mtime_ns
+    run(tmp_path, [Filtered().entry()], test_tracks, 1)
+    assert one.stat().st_mtime_ns == when and other.is_file()
+
+
+def test_what_decides_the_scores_is_recorded(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Scores are computed anew when the system, the metrics, or the track's files are different."""
+    songs = Path(shutil.copytree(corpus, tmp_path / "songs"))
+    tracks = [track for track in find_tracks(songs) if track.subset == "test"]
+    one, other = files(tmp_path, tracks)
+    run(tmp_path, [Filtered().entry()], tracks, 1)
+    before, when = one.read_bytes(), other.stat().st_mtime_ns
+
+    run(tmp_path, [Filtered(gain=0.5).entry()], tracks[:1], 1)
+    assert one.read_bytes() != before and not other.exists()
+    assert "some is scored anew: identity was 'Filtered(gain=1.0)'" in capsys.readouterr().err
+    run(tmp_path, [Filtered().entry()], tracks, 1)
+    assert one.read_bytes() == before
+
+    capsys.readouterr()
+    when = other.stat().st_mtime_ns
+    (path,) = tracks[0].path.glob("vocals.wav")
+    shutil.copyfile(tracks[0].path / "drums.wav", path)
+    run(tmp_path, [Filtered().entry()], tracks, 1)
+    assert f"scored anew on {tracks[0].name}, whose files have changed" in capsys.readouterr().err
+    assert one.read_bytes() != before and other.stat().st_mtime_ns == when
+
+    monkeypatch.setattr(runner, "SCORING_VERSION", -1)
+    run(tmp_path, [Filtered().entry()], tracks, 1)
+    assert "scoring was 1 and is now -1" in capsys.readouterr().err
+    assert other.stat().st_mtime_ns != when
+
+
+def test_retrained_weights_are_loaded_again(
+    test_tracks: list[Track], tmp_path: Path, checkpoint_path: Path, make_network: Callable[..., Any]
+) -> None:
+    """In one process, under one name."""
+    import svs_unet_plugin.nussl as svs
+    from svs_unet_plugin import STFT
+
+    weights = tmp_path / "weights.pth"
+    shutil.copyfile(checkpoint_path, weights)
+    run(tmp_path / "results", [network_entry("net", "Net", weights)], test_tracks[:1], 1)
+    (path,) = files(tmp_path / "results", test_tracks[:1], "net")
+    before = path.read_bytes()
+    network = make_network()
+    network.decoder[-1].bias.data += 1
+    svs.save(svs.from_network(network), weights, stft=STFT())
+    run(tmp_path / "results", [network_entry("net", "Net", weights)], test_tracks[:1], 1)
+    assert path.read_bytes() != before
+    assert isinstance(network_entry("net", "Net", weights).load, Weights)
+
+
+@dataclass(frozen=True)
+class Heavy:
+    """A system that writes down when it is loaded and when it separates, and takes memory when it is loaded."""
+
+    log: Path
+
+    def __call__(self) -> runner.Separate:
+        with self.log.open("a") as file:
+            file.write("load ")
+        separate = Filtered()
+        weights = np.ones(50_000_000)  # 400 MB
+
+        def logged(song: Song) -> Mapping[str, np.ndarray]:
+            with self.log.open("a") as file:
+                file.write(f"{song.mixture.shape[1] / song.sample_rate:.0f} s with {weights.size} ")
+            return separate(song)
+
+        return logged
+
+
+def test_costs_are_without_loading(tmp_path: Path) -> None:
+    make_corpus(tmp_path / "songs", 2, seconds=7.0, seed=0, sample_rate=8192)
+    tracks = [track for track in find_tracks(tmp_path / "songs") if track.subset == "test"]
+    log = tmp_path / "log"
+    entry = Entry(System("heavy", "Heavy", "classical"), Heavy(log), "1")
+    run(tmp_path / "results", [entry], tracks, 1, costs=True)
+    # In a process of its own: loaded once, a warm-up of five seconds, then what is measured; then for the
+    # scores.
+    assert (
+        log.read_text().split() == "load 5 s with 50000000 7 s with 50000000 load 7 s with 50000000".split()
+    )
+    (system,) = store.read_systems(tmp_path / "results")
+    assert system.seconds_per_minute is not None and system.seconds_per_minute > 0
+    assert system.peak_memory_mb is not None and 400 < system.peak_memory_mb < 4000
+    run(tmp_path / "results", [entry], tracks, 1, costs=True)
+    assert log.read_text().count("load") == 2
+
+
+def test_memory_is_of_the_process_itself() -> None:
+    """A large parent is not counted, as ``getrusage`` would do on Linux."""
+    large = np.ones(150_000_000)  # 1.2 GB
+    assert peak_memory() > large.nbytes
+    ask = "from svs_unet_plugin.evaluation.costs import peak_memory; print(peak_memory())"
+    child = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, check=True)
+    assert 100e6 < int(child.stdout) < large.nbytes
+
+
+def test_excerpts_are_where_both_are_loud(test_tracks: list[Track], tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    quiet = 1e-3 * generator.standard_normal((2, 30 * 1_000))
+    vocals, accompaniment = quiet.copy(), quiet.copy()
+    vocals[:, 5_000:25_000] *= 1_000
+    accompaniment[:, 15_000:] *= 1_000
+    song = Song("a", 1_000, vocals + accompaniment, {"vocals": vocals, "accompaniment": accompaniment})
+    assert 15 <= liveliest_second(song) <= 19  # six seconds within 15 … 25
+    short = song.excerpt(0.0, 4.0)
+    assert short.mixture.shape == (2, 4_000)
+    assert liveliest_second(short) == 0
+    run(tmp_path, [Filtered().entry()], test_tracks, 1, listened=1)
+    assert store.audio_tracks(tmp_path) == [test_tracks[0].name]
+    assert set(store.audio_files(tmp_path, "some", test_tracks[0].name)) == {"vocals", "accompaniment"}
+    assert not store.audio_files(tmp_path, "some", test_tracks[1].name)
 
 
 SCRIPT = """
 import sys, pathlib
-sys.path.insert(0, sys.argv[1])
-from test_tracks import Filtered, find_tracks, score_tracks
+from test_runner import Filtered, find_tracks, run
 if __name__ == "__main__":
-    tracks = find_tracks(sys.argv[2])[:4]
-    score_tracks(pathlib.Path(sys.argv[3]), "some", tracks, Filtered(), made_of="x", jobs=2)
+    run(pathlib.Path(sys.argv[2]), [Filtered().entry()], find_tracks(sys.argv[1])[:4], 1, listened=2)
 """
 
 
 def test_killed_and_started_again(corpus: Path, tmp_path: Path) -> None:
-    tracks = find_tracks(corpus)[:4]
-    score_tracks(tmp_path / "undisturbed", "some", tracks, Filtered(), made_of="x", jobs=1)
+    tracks, out = find_tracks(corpus)[:4], tmp_path / "out"
+    run(tmp_path / "undisturbed", [Filtered().entry()], tracks, 1, listened=2)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    out = tmp_path / "out"
-    command = [sys.executable, script, Path(__file__).parent, corpus, out]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while not list(out.glob("some/test/*.json")):
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    assert kill_when(
+        lambda: bool(list(out.glob("some/test/*.json"))), [sys.executable, str(script), str(corpus), str(out)]
+    )
     for path in out.glob("some/*/*.json"):
         json.loads(path.read_text())
-    assert not scoring.is_scored(out, "some", tracks[-1].name)
-    score_tracks(out, "some", tracks, Filtered(), made_of="x", jobs=1)
+    assert not files(out, tracks)[-1].exists()
+    run(out, [Filtered().entry()], tracks, 1, listened=2)
     for hidden in out.rglob(".*.part"):  # of the process that was killed
         hidden.unlink()
     assert written(out) == written(tmp_path / "undisturbed")
@@ -185,8 +309,8 @@ def test_silence(song: Song) -> None:
     silent, names = np.zeros_like(song.mixture), ("vocals", "drums", "bass", "other")
     estimates = {name: 0.7 * song.sources[name] + 0.3 * song.mixture for name in names}
     references = {**{name: song.sources[name] for name in names}, "bass": silent}
-    store = scoring.museval_scores("A - B", references, {**estimates, "other": silent}, RATE)
-    scores = store.df.groupby(["target", "metric"]).score.apply(np.nanmedian).unstack()
+    found_scores = museval_scores("A - B", references, {**estimates, "other": silent}, RATE)
+    scores = found_scores.df.groupby(["target", "metric"]).score.apply(np.nanmedian).unstack()
     heard = np.stack([references[name].T for name in ("vocals", "drums", "other")])
     found = museval.evaluate(heard, np.stack([estimates[n].T for n in ("vocals", "drums", "other")]))
     for metric, values in zip(("SDR", "ISR", "SIR", "SAR"), found, strict=True):
@@ -197,17 +321,17 @@ def test_silence(song: Song) -> None:
 
 def test_a_song_without_vocals(song: Song, tmp_path: Path) -> None:
     references = {"vocals": np.zeros_like(song.mixture), "accompaniment": song.mixture}
-    score(tmp_path, "some", "A - B", references, untouched(song), RATE)
-    folders.write_system(tmp_path, System("some", "Some", "classical"))
-    scores = folders.read_scores(tmp_path).set_index(["source", "metric"]).score
+    score(tmp_path, "some", Song("A - B", RATE, song.mixture, references), untouched(song))
+    store.write_system(tmp_path, System("some", "Some", "classical"))
+    scores = store.read_scores(tmp_path).set_index(["source", "metric"]).score
     assert np.isnan(scores["vocals", "SDR"]) and np.isnan(scores["vocals", "SI-SDR"])
 
 
 def test_a_channel_without_vocals(song: Song) -> None:
     left_only = song.sources["vocals"] * np.array([[1], [0]], np.float32)
     references = {"vocals": left_only, "accompaniment": song.mixture}
-    scores = scoring.scale_scores(references, untouched(song), RATE)
-    both = scoring.scale_scores({**references, "vocals": song.sources["vocals"]}, untouched(song), RATE)
+    scores = scale_scores(references, untouched(song))
+    both = scale_scores({**references, "vocals": song.sources["vocals"]}, untouched(song))
     assert np.isnan(scores["vocals"]["SI-SIR"]).all() and np.isnan(scores["vocals"]["SI-SDR"][1])
     assert scores["vocals"]["SI-SDR"][0] == pytest.approx(both["vocals"]["SI-SDR"][0], abs=1e-9)
 
@@ -224,9 +348,9 @@ def test_a_channel_without_vocals(song: Song) -> None:
 def test_bad_estimates(song: Song, tmp_path: Path, change: object, message: str) -> None:
     estimates = {"vocals": change(song.sources["vocals"]), "accompaniment": song.mixture}  # type: ignore[operator]
     with pytest.raises(ValueError, match=message):
-        scoring.score_song(tmp_path, "some", song, estimates)
+        score(tmp_path, "some", song, estimates)
     with pytest.raises(ValueError, match="two sources at least"):
-        scoring.score_song(tmp_path, "some", song, {"vocals": song.mixture})
+        score(tmp_path, "some", song, {"vocals": song.mixture})
     assert not list(tmp_path.iterdir())
 
 
@@ -239,8 +363,8 @@ def test_bad_estimates(song: Song, tmp_path: Path, change: object, message: str)
         (lambda song: {name: stem / 4 for name, stem in four_stems(song).items()}, ["wrong level"]),
     ],
 )
-def test_alarms(song: Song, tmp_path: Path, separate: scoring.Separate, expected: list[str]) -> None:
-    folders.write_system(tmp_path, System("some", "Some", "trained"))
+def test_alarms(song: Song, tmp_path: Path, separate: runner.Separate, expected: list[str]) -> None:
+    store.write_system(tmp_path, System("some", "Some", "trained"))
     estimates = separate(song)
     scoring.score_song(
         tmp_path, "some", song, {name: estimates[name] for name in ("vocals", "accompaniment")}

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from svs_unet_plugin.evaluation import store as io
-from svs_unet_plugin.evaluation.store import Losses, System
+from svs_unet_plugin.evaluation import store
+from svs_unet_plugin.evaluation.store import System
 
 TRACKS = ("Band - One", "Band - Two", "Band - Three")
 
@@ -16,7 +16,7 @@ TRACKS = ("Band - One", "Band - Two", "Band - Three")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scores of three tracks of noise, as museval writes them."""
     folder = tmp_path_factory.mktemp("results")
-    io.write_system(folder, System("u-net", "U-Net", "trained", 1_000, 0.5, 300.0))
+    store.write_system(folder, System("u-net", "U-Net", "trained", 1_000, 0.5, 300.0))
     generator = np.random.default_rng(0)
     for i, track in enumerate(TRACKS):
         references = generator.standard_normal((2, 4_000, 1))
@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             store.add_target(
                 source, {name: values[j].tolist() for name, values in zip(names, scores, strict=True)}
             )
-        path = io.bss_file(folder, "u-net", track)
+        path = store.bss_file(folder, "u-net", track)
         path.parent.mkdir(parents=True, exist_ok=True)
         store.save(path)
     return folder
@@ -39,7 +39,7 @@ def test_medians_are_musevals(folder: Path) -> None:
     """The windows' medians, and those of the tracks, are what museval makes of the same folder."""
     store = museval.EvalStore()
     store.add_eval_dir(folder / "u-net")
-    scores = io.read_scores(folder)
+    scores = store.read_scores(folder)
     ours = scores.set_index(["track", "source", "metric"]).score.sort_index()
     theirs = store.agg_frames_scores().rename_axis(["track", "source", "metric"]).sort_index()
     assert list(ours.index) == list(theirs.index)
@@ -52,20 +52,20 @@ def test_medians_are_musevals(folder: Path) -> None:
 
 def test_scale_scores(tmp_path: Path) -> None:
     system = System("a", "A", "classical")
-    io.write_system(tmp_path, system)
-    io.write_scale(tmp_path, "a", "Band - One", {"vocals": {"SI-SDR": [1.0, 3.0], "MIX-SNR": [9.0, 9.0]}})
-    rows = io.read_scores(tmp_path).values.tolist()
+    store.write_system(tmp_path, system)
+    store.write_scale(tmp_path, "a", "Band - One", {"vocals": {"SI-SDR": [1.0, 3.0], "MIX-SNR": [9.0, 9.0]}})
+    rows = store.read_scores(tmp_path).values.tolist()
     assert rows == [["a", "Band - One", "vocals", "SI-SDR", 2.0]]
 
 
 def test_no_score_where_none_is_defined(tmp_path: Path) -> None:
-    io.write_system(tmp_path, System("a", "A", "classical"))
+    store.write_system(tmp_path, System("a", "A", "classical"))
     store = museval.TrackStore("Band - One")
     nothing = [math.nan, math.inf]
-    store.add_target("vocals", dict.fromkeys(io.BSS_METRICS, nothing))
-    io.bss_file(tmp_path, "a", "x").parent.mkdir()
-    store.save(io.bss_file(tmp_path, "a", "Band - One"))
-    assert io.read_scores(tmp_path).score.isna().all()
+    store.add_target("vocals", dict.fromkeys(store.BSS_METRICS, nothing))
+    store.bss_file(tmp_path, "a", "x").parent.mkdir()
+    store.save(store.bss_file(tmp_path, "a", "Band - One"))
+    assert store.read_scores(tmp_path).score.isna().all()
 
 
 @pytest.mark.parametrize(
@@ -76,25 +76,18 @@ def test_no_score_where_none_is_defined(tmp_path: Path) -> None:
     ],
 )
 def test_systems_come_back(system: System, tmp_path: Path) -> None:
-    io.write_system(tmp_path, system)
-    (tmp_path / io.REFERENCE / "audio").mkdir(parents=True)  # is no system
-    assert io.read_systems(tmp_path) == [system]
-
-
-def test_losses_come_back(tmp_path: Path) -> None:
-    losses = Losses((0.1 + 0.2, 1e-7), (1 / 3, 2.0))
-    io.write_losses(tmp_path, "u-net", losses)
-    assert io.read_losses(tmp_path, "u-net") == losses
-    assert io.read_losses(tmp_path, "another") is None
+    store.write_system(tmp_path, system)
+    (tmp_path / store.REFERENCE / "audio").mkdir(parents=True)  # is no system
+    assert store.read_systems(tmp_path) == [system]
 
 
 def test_audio_comes_back(tmp_path: Path) -> None:
     samples = np.array([[0.5, -0.25, 2.0], [0.0, 0.125, -2.0]], dtype=np.float32)
-    io.write_audio(tmp_path, io.REFERENCE, "Band - One", "mixture", samples, 8_000)
-    path = io.write_audio(tmp_path, "u-net", "Band - One", "vocals", samples, 8_000)
-    assert io.audio_tracks(tmp_path) == ["Band - One"]
-    assert io.audio_files(tmp_path, "u-net", "Band - One") == {"vocals": path}
-    assert io.audio_files(tmp_path, "u-net", "Band - Two") == {}
+    store.write_audio(tmp_path, store.REFERENCE, "Band - One", "mixture", samples, 8_000)
+    path = store.write_audio(tmp_path, "u-net", "Band - One", "vocals", samples, 8_000)
+    assert store.audio_tracks(tmp_path) == ["Band - One"]
+    assert store.audio_files(tmp_path, "u-net", "Band - One") == {"vocals": path}
+    assert store.audio_files(tmp_path, "u-net", "Band - Two") == {}
     read, rate = soundfile.read(path)
     assert rate == 8_000
     np.testing.assert_allclose(read.T, samples.clip(-1, 1), atol=2**-15)  # a step of 16 bits
@@ -108,17 +101,14 @@ def test_bad_ids(name: str) -> None:
 
 def test_bad_files(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="holds no results"):
-        io.read_systems(tmp_path)
+        store.read_systems(tmp_path)
     with pytest.raises(ValueError, match="kind is one of trained"):
         System("a", "A", "magic")  # type: ignore[arg-type]
-    io.write_system(tmp_path, System("a", "A", "classical"))
-    io.scale_file(tmp_path, "a", "x").parent.mkdir()
-    io.scale_file(tmp_path, "a", "x").write_text("[1]")
+    store.write_system(tmp_path, System("a", "A", "classical"))
+    store.scale_file(tmp_path, "a", "x").parent.mkdir()
+    store.scale_file(tmp_path, "a", "x").write_text("[1]")
     with pytest.raises(ValueError, match=r"x\.json is no file of scores"):
-        io.read_scores(tmp_path)
-    (tmp_path / "a" / "losses.csv").write_text("epoch,train\n1,0.5\n")
-    with pytest.raises(ValueError, match="no table of losses"):
-        io.read_losses(tmp_path, "a")
+        store.read_scores(tmp_path)
     (tmp_path / "a" / "system.json").write_text('{"name": "A"}')
     with pytest.raises(ValueError, match="does not describe a system"):
-        io.read_systems(tmp_path)
+        store.read_systems(tmp_path)

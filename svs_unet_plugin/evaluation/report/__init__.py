@@ -23,8 +23,9 @@ from svs_unet_plugin.evaluation.report.tables import (
     ordered,
     score_table,
 )
-from svs_unet_plugin.evaluation.store import METRICS, System, read_losses, read_scores, read_systems
+from svs_unet_plugin.evaluation.store import METRICS, System, losses_file, read_scores, read_systems
 from svs_unet_plugin.files import write_text
+from svs_unet_plugin.training.history import read_losses
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +113,7 @@ def write_report(
     if left_out:
         warnings.append(f"To keep the page small, there is nothing to hear of {', '.join(left_out)}.")
     published = PUBLISHED if musdb18_test and scores.track.nunique() == MUSDB18_TEST_TRACKS else ()
-    losses = [(system, loss) for system in systems if (loss := read_losses(results, system.id)) is not None]
+    losses = [(system, loss) for system in systems if (loss := read_losses(losses_file(results, system.id)))]
 
     here = Path(__file__).parent
     environment = jinja2.Environment(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from svs_unet_plugin.evaluation.report.tables import KINDS, SOURCES, medians, ordered
-from svs_unet_plugin.evaluation.store import METRICS, Losses, System
+from svs_unet_plugin.evaluation.store import METRICS, System
+from svs_unet_plugin.training.history import Losses
 
 if TYPE_CHECKING:
     import altair as alt

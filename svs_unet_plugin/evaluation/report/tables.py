@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from svs_unet_plugin.evaluation.store import METRICS, System
+from svs_unet_plugin.evaluation.store import METRICS, System, read_scores, read_systems
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,6 +101,22 @@ def best_of_each_kind(systems: Sequence[System], scores: pd.DataFrame) -> list[R
                 best = sdr[list(of_kind)].idxmax()
                 found.append(Row(of_kind[best], (Cell(f"{sdr[best]:.1f}".replace("-", "−")),)))
     return found
+
+
+def system_table(results: Path, system: str) -> str:
+    """Medians over the tracks of one system's scores in Markdown, a row for each source."""
+    (described,) = (found for found in read_systems(results) if found.id == system)
+    scores = read_scores(results, [described])
+    medians = scores.groupby(["source", "metric"]).score.median().unstack()
+    metrics = ordered(medians.columns, METRICS)
+    lines = [
+        f"{described.name}, medians over {scores.track.nunique()} tracks, in dB\n",
+        f"| | {' | '.join(metrics)} |",
+        f"|---{'|---:' * len(metrics)}|",
+    ]
+    for source in ordered(medians.index, SOURCES):
+        lines.append(f"| {source} | {' | '.join(f'{medians[name][source]:.2f}' for name in metrics)} |")
+    return "\n".join(lines)
 
 
 def cost_table(systems: Sequence[System]) -> Table:
