@@ -18,7 +18,7 @@ from svs_unet_plugin.evaluation.report import Fact, charts, excerpts, tables, wr
 from svs_unet_plugin.evaluation.store import Losses, System
 
 RATE = 44_100
-HOSTILE = "HPSS </script><img src=x onerror=alert(1)> \"'&amp;"
+HOSTILE = "HPSS </script><img src=x onerror=alert(1)> \"'&amp; and more than a narrow screen has room for"
 """A system's name that is none of the page's own text."""
 SYSTEMS = {
     System("u-net", "U-Net", "trained", 9_820_065, 0.42, 912.0): 8.1,
@@ -28,6 +28,8 @@ SYSTEMS = {
     System("irm", "Ideal ratio mask", "oracle", None, 1.9, 700.0): 10.7,
     System("mixture", "Mixture", "bound", None, 0.0, 400.0): -1.2,
 }
+SI_SDR = [f"{level + 0.5:.2f}".replace("-", "−") for level in sorted(SYSTEMS.values(), reverse=True)]
+"""Medians in a chart, from the best to the worst."""
 WITH_DRUMS = ("u-net-blstm", "irm", "mixture")
 """Systems with a score of the drums as well."""
 
@@ -332,6 +334,10 @@ def test_in_a_browser(browser: Any, written: report.Report, width: int, scheme: 
     expect(title).to_have_text("No system has SI-SDR of drums")
     expect(boxes).to_have_count(0)
     source.select_option("Vocals")
+    # The best system comes first, whatever is chosen.
+    expect(title).to_have_text("SI-SDR in dB of every track, vocals")
+    expect(page.locator("#distribution .numbers_marks text")).to_have_text(SI_SDR)
+    assert page.locator("#distribution .role-axis-label text").all_text_contents()[-1] == "Mixture"
     for other in (1670 - width, width):  # narrow becomes wide, and wide narrow
         page.set_viewport_size({"width": other, "height": 850})
         page.wait_for_function(AS_WIDE_AS_THE_SCREEN)

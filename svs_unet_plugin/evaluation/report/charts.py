@@ -75,11 +75,10 @@ def _distribution(systems: Sequence[System], scores: pd.DataFrame) -> alt.LayerC
         row.update({key: round(float(value), 2) for key, value in box.items()})
         row["score"] = [round(float(value), 2) if np.isfinite(value) else None for value in values]
     y = alt.Y(
-        "system:N",
-        sort=alt.EncodingSortField("median", op="max", order="descending"),
+        "rank:O",
         title=None,
         axis=alt.Axis(
-            labelExpr="names[datum.label]",
+            labelExpr="names[source + ' ' + metric][datum.value]",
             labelLimit=alt.ExprRef("0.4 * containerSize()[0] + 0 * width"),  # again when the width changes
             labelColor=_INK,
             domain=False,
@@ -127,7 +126,9 @@ def _distribution(systems: Sequence[System], scores: pd.DataFrame) -> alt.LayerC
         ),
     }
     chart = _layered(layers, "Box plot of the chosen score: a row for each system, a dot for each track.")
-    names = {system.id: system.name for system in systems}
+    names: dict[str, list[str]] = {}
+    for row in rows:
+        names.setdefault(f"{row['source']} {row['metric']}", []).append(row["name"])
     return (
         _titled(chart, scores, "of every track")
         .properties(height=alt.Step(28))
@@ -224,22 +225,16 @@ def _losses(losses: Sequence[tuple[System, Losses]]) -> alt.LayerChart:
 
 
 def _medians(systems: Sequence[System], scores: pd.DataFrame) -> list[dict[str, Any]]:
-    """The median in dB of each system for each source and metric, as in the tables."""
-    tables = {source: medians(scores, source) for source in ordered(scores.source, SOURCES)}
-    return [
-        {
-            "source": source,
-            "metric": metric,
-            "system": system.id,
-            "name": system.name,
-            "kind": system.kind,
-            "median": round(float(median), 2),
-        }
-        for source, table in tables.items()
-        for metric in table.columns
-        for system in systems
-        if np.isfinite(median := table[metric].get(system.id, np.nan))
-    ]
+    """The medians in dB of each source and metric, as in the tables, from the best system to the worst."""
+    by_id = {system.id: system for system in systems}
+    rows = []
+    for source in ordered(scores.source, SOURCES):
+        for metric, column in medians(scores, source).items():
+            best_first = column[np.isfinite(column)].sort_values(ascending=False, kind="stable")
+            for rank, (id, median) in enumerate(best_first.items()):
+                row = {"source": source, "metric": metric, "rank": rank, "median": round(float(median), 2)}
+                rows.append(row | {"system": id, "name": by_id[id].name, "kind": by_id[id].kind})
+    return rows
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
@@ -263,7 +258,7 @@ def _with_text(chart: alt.Chart, expression: str) -> alt.Chart:
 
 
 def _layered(layers: dict[str, alt.Chart], description: str) -> alt.LayerChart:
-    """Layers, named because altair's own names count its calls, in the page's style."""
+    """Layers, each with a name, in the page's style."""
     named = [layer.properties(name=name) for name, layer in layers.items()]
     axis: dict[str, Any] = {
         "labelColor": _SOFT,
