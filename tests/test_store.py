@@ -23,15 +23,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         references[0, 1_000:2_000] = 0  # a second of silence, of which no score is defined
         estimates = references + 0.1 * (i + 1) * generator.standard_normal(references.shape)
         scores = museval.evaluate(references, estimates, win=1_000, hop=1_000)
-        store = museval.TrackStore(track)
+        track_store = museval.TrackStore(track)
         for j, source in enumerate(("vocals", "accompaniment")):
             names = ("SDR", "ISR", "SIR", "SAR")
-            store.add_target(
+            track_store.add_target(
                 source, {name: values[j].tolist() for name, values in zip(names, scores, strict=True)}
             )
         path = store.bss_file(folder, "u-net", track)
         path.parent.mkdir(parents=True, exist_ok=True)
-        store.save(path)
+        track_store.save(path)
     return folder
 
 
@@ -60,11 +60,11 @@ def test_scale_scores(tmp_path: Path) -> None:
 
 def test_no_score_where_none_is_defined(tmp_path: Path) -> None:
     store.write_system(tmp_path, System("a", "A", "classical"))
-    store = museval.TrackStore("Band - One")
+    track_store = museval.TrackStore("Band - One")
     nothing = [math.nan, math.inf]
-    store.add_target("vocals", dict.fromkeys(store.BSS_METRICS, nothing))
+    track_store.add_target("vocals", dict.fromkeys(store.BSS_METRICS, nothing))
     store.bss_file(tmp_path, "a", "x").parent.mkdir()
-    store.save(store.bss_file(tmp_path, "a", "Band - One"))
+    track_store.save(store.bss_file(tmp_path, "a", "Band - One"))
     assert store.read_scores(tmp_path).score.isna().all()
 
 

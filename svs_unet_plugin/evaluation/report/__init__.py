@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from svs_unet_plugin.evaluation.report.charts import LOSS_COLOURS, vega_javascript, vega_specifications
 from svs_unet_plugin.evaluation.report.excerpts import HIGHEST_HZ, LOWEST_HZ, read_excerpts
 from svs_unet_plugin.evaluation.report.tables import (
     KINDS,
@@ -100,6 +99,8 @@ def write_report(
     import jinja2
     from markupsafe import Markup
 
+    from svs_unet_plugin.evaluation.report import charts
+
     systems = read_systems(results)
     scores = read_scores(results, systems)
     if scores.empty:
@@ -131,14 +132,14 @@ def write_report(
         costs=costs,
         tracks=scores.track.nunique(),
         networks=[system.name for system, _ in losses],
-        loss_colours=LOSS_COLOURS,
+        loss_colours=charts.LOSS_COLOURS,
         excerpts=played,
         picture_hz=(LOWEST_HZ, HIGHEST_HZ),
         published=published,
         published_by=PUBLISHED_BY,
-        charts=vega_specifications(systems, scores, losses),
+        charts=charts.vega_specifications(systems, scores, losses),
         style=Markup((here / "report.css").read_text(encoding="utf-8")),
-        vega=Markup(vega_javascript()),
+        vega=Markup(charts.vega_javascript()),
         script=Markup((here / "report.js").read_text(encoding="utf-8")),
     )
     report = Report(out / "report.html", out / "scores.csv", out / "scores.md")
