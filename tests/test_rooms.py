@@ -19,7 +19,7 @@ LAYERS = (
     ("checkpoint",),
     ("treble",),
     ("audio", "stft", "unet"),
-    ("files", "workers"),
+    ("files", "workers", "module_view"),
 )
 """The rooms from the top; a room may import what is below it, and nothing beside it."""
 

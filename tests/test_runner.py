@@ -3,7 +3,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import simplejson
 from killing import kill_when
-from scipy.signal import butter, sosfilt
+from systems import Filtered, Heavy
 
 from svs_unet_plugin.corpora.musdb import Track, find_tracks
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
@@ -33,24 +32,6 @@ from svs_unet_plugin.evaluation.runner import (
 from svs_unet_plugin.evaluation.store import System
 
 RATE = 44_100
-
-
-@dataclass(frozen=True)
-class Filtered:
-    """A system for tests: what is in the voice's band is the vocals, times a gain."""
-
-    gain: float = 1.0
-
-    def load(self) -> "Filtered":
-        return self
-
-    def entry(self, id: str = "some") -> Entry:
-        return Entry(System(id, "Some", "classical"), self.load, str(self))
-
-    def __call__(self, song: Song) -> Mapping[str, np.ndarray]:
-        band = butter(2, [200, 4000], "bandpass", fs=song.sample_rate, output="sos")
-        vocals = self.gain * sosfilt(band, song.mixture)
-        return {"vocals": vocals, "accompaniment": song.mixture - vocals}
 
 
 def four_stems(song: Song) -> Mapping[str, np.ndarray]:
@@ -215,26 +196,6 @@ def test_retrained_weights_are_loaded_again(
     assert isinstance(network_entry("net", "Net", weights).load, Weights)
 
 
-@dataclass(frozen=True)
-class Heavy:
-    """A system that writes down when it is loaded and when it separates, and is large."""
-
-    log: Path
-
-    def __call__(self) -> runner.Separate:
-        with self.log.open("a") as file:
-            file.write("load ")
-        separate = Filtered()
-        weights = np.ones(50_000_000)  # 400 MB
-
-        def logged(song: Song) -> Mapping[str, np.ndarray]:
-            with self.log.open("a") as file:
-                file.write(f"{song.mixture.shape[1] / song.sample_rate * (weights.size > 0):.0f} s, ")
-            return separate(song)
-
-        return logged
-
-
 def test_costs_are_without_loading(tmp_path: Path) -> None:
     make_corpus(tmp_path / "songs", 2, seconds=7.0, seed=0, sample_rate=8192)
     tracks = [track for track in find_tracks(tmp_path / "songs") if track.subset == "test"]
@@ -281,7 +242,9 @@ def test_excerpts_are_where_both_are_loud(test_tracks: list[Track], tmp_path: Pa
 
 SCRIPT = """
 import sys, pathlib
-from test_runner import Filtered, find_tracks, run
+from systems import Filtered
+from svs_unet_plugin.corpora.musdb import find_tracks
+from svs_unet_plugin.evaluation.runner import run
 if __name__ == "__main__":
     run(pathlib.Path(sys.argv[2]), [Filtered().entry()], find_tracks(sys.argv[1])[:4], 1, listened=2)
 """

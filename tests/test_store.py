@@ -37,16 +37,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_medians_are_musevals(folder: Path) -> None:
     """The windows' medians, and those of the tracks, are what museval makes of the same folder."""
-    store = museval.EvalStore()
-    store.add_eval_dir(folder / "u-net")
+    museval_store = museval.EvalStore()
+    museval_store.add_eval_dir(folder / "u-net")
     scores = store.read_scores(folder)
     ours = scores.set_index(["track", "source", "metric"]).score.sort_index()
-    theirs = store.agg_frames_scores().rename_axis(["track", "source", "metric"]).sort_index()
+    theirs = museval_store.agg_frames_scores().rename_axis(["track", "source", "metric"]).sort_index()
     assert list(ours.index) == list(theirs.index)
     np.testing.assert_allclose(ours, theirs, atol=1e-12)
-    assert np.isnan(store.df.score).any()  # of the silent second, which must not count
+    assert np.isnan(museval_store.df.score).any()  # of the silent second, which must not count
     by_track = scores.groupby(["source", "metric"]).score.median()
-    expected = store.agg_frames_tracks_scores().rename_axis(["source", "metric"])
+    expected = museval_store.agg_frames_tracks_scores().rename_axis(["source", "metric"])
     np.testing.assert_allclose(by_track.sort_index(), expected.sort_index(), atol=1e-12)
 
 

@@ -7,8 +7,8 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,9 @@ def measure_all(
     """
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload([name for name in sys.modules if name.startswith("svs_unet_plugin.")])
-    with server.Pool(1, end_with_parent, maxtasksperchild=1) as pool:
-        found = pool.imap(partial(measure, warm_up=warm_up, measured=measured), loads, chunksize=1)
-        yield from tqdm(found, desc="Measure", total=len(loads), unit="system")
+    for load in tqdm(loads, desc="Measure", unit="system"):
+        with ProcessPoolExecutor(1, server, end_with_parent) as pool:
+            yield pool.submit(measure, load, warm_up, measured).result()
 
 
 def measure(load: Callable[[], Callable[[Any], Any]], warm_up: Any, measured: Any) -> Costs:
