@@ -6,6 +6,7 @@ work: the same settings resume the work, others are refused with what differs.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -29,17 +30,23 @@ PART_SUFFIX = ".part"
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
+def atomic_write(
+    path: str | os.PathLike[str], scratch: str | os.PathLike[str] | None = None
+) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to, which takes its name only if the block succeeds.
 
     No two calls share a temporary path, so that two processes that write one file do not disturb each other:
     the last one wins, whole. ``path`` may become a file or a folder; what has its name before is replaced.
 
+    Args:
+        scratch: the folder of the temporary path, on the same file system; that of ``path`` by default.
+
     Raises:
         IsADirectoryError: if a file is to take the name of a folder.
     """
     path = Path(path)
-    beside, before = (path.with_name(f".{uuid.uuid4().hex}{PART_SUFFIX}") for _ in range(2))
+    scratch = path.parent if scratch is None else Path(scratch)
+    beside, before = (scratch / f".{uuid.uuid4().hex}{PART_SUFFIX}" for _ in range(2))
     try:
         yield beside
         if path.is_dir() and not beside.is_dir():
@@ -48,8 +55,10 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
             try:
                 os.replace(beside, path)
                 return
-            except OSError:  # a folder takes the name of no folder that holds something
-                if not (beside.is_dir() and path.exists()):
+            except (
+                OSError
+            ) as error:  # a folder takes the name of no file, and of no folder that holds something
+                if not beside.is_dir() or error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
             with suppress(FileNotFoundError):  # another writer was faster
                 os.replace(path, before)

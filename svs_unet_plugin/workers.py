@@ -1,21 +1,24 @@
-"""Work on many files at once: a process a core, one thread each, with a bar."""
+"""Work on many items at once: a process for each CPU, one thread each, with a bar.
+
+joblib's loky starts the processes: it counts the CPUs that an affinity or a container leaves, limits the
+threads of every BLAS, and ends with an error where a process was killed, which multiprocessing's pool waits
+for without end.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from typing import TypeVar
 
+import joblib
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from tqdm import tqdm
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
-
-_THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def in_parallel(
@@ -28,57 +31,54 @@ def in_parallel(
 ) -> Iterator[_Result]:
     """What ``work`` returns for each item, in order.
 
-    Processes are spawned, not forked, since threads of torch or of a BLAS do not survive a fork: a script
-    calls this under ``if __name__ == "__main__":``. They end with the process that started them, even if
-    that is killed.
+    Processes are spawned, not forked, since threads of torch or of a BLAS do not survive a fork. They end
+    with the process that started them, even if that is killed.
 
     Args:
         work: a function of a module, or a method of an object that can be pickled.
-        jobs: processes, ≥ 1; None for one a core. With one, all is done in this process.
+        jobs: processes, ≥ 1; None for one for each CPU. With one, all is done in this process.
         title, unit: of the bar.
 
     Raises:
         ValueError: if ``jobs`` is less than 1.
+        RuntimeError: if a process was killed; it names the items that are not done.
     """
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     if not items:
         return
-    jobs = min(jobs or os.cpu_count() or 1, len(items))
+    jobs = min(jobs or joblib.cpu_count(), len(items))
     if jobs <= 1:
         yield from tqdm(map(work, items), desc=title, total=len(items), unit=unit)
         return
-    spawn = multiprocessing.get_context("spawn")
-    with _one_thread_each(), ProcessPoolExecutor(jobs, spawn, end_with_parent) as pool:
-        try:
-            yield from tqdm(pool.map(work, items), desc=title, total=len(items), unit=unit)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    pool = joblib.Parallel(
+        jobs, return_as="generator", batch_size=1, pre_dispatch="all", initializer=end_with_parent
+    )
+    done = 0
+    try:
+        for result in tqdm(pool(map(joblib.delayed(work), items)), desc=title, total=len(items), unit=unit):
+            done += 1
+            yield result
+    except TerminatedWorkerError as error:
+        raise RuntimeError(
+            f"{title}: a process was killed, perhaps for lack of memory, at one of "
+            f"{_names(items[done:][:jobs])}; {done} of {len(items)} are done, and a new run does the rest; "
+            "fewer --jobs take less memory"
+        ) from error
 
 
 def end_with_parent() -> None:
     """To begin a process of a pool with: those of one that was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
+    parent = os.getppid()
 
     def watch() -> None:
-        parent.join()
+        while os.getppid() == parent:
+            time.sleep(1)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """What the processes started meanwhile find in their environment: more threads than cores are slow."""
-    before = {name: os.environ.get(name) for name in _THREADS}
-    os.environ.update(dict.fromkeys(_THREADS, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+def _names(items: Sequence[object]) -> str:
+    """What messages call items: their names or paths, where they have some."""
+    return ", ".join(str(getattr(item, "name", getattr(item, "path", item))) for item in items)

@@ -21,6 +21,7 @@ def kill_when(
     command: Sequence[str | os.PathLike[str]],
     *,
     how: int = signal.SIGKILL,
+    group: bool = True,
     environment: Mapping[str, str] | None = None,
     cwd: Path | None = None,
 ) -> bool:
@@ -29,6 +30,7 @@ def kill_when(
     Args:
         command: a program and its arguments; a Python script may import the modules of ``tests``.
         how: the signal.
+        group: whether the processes that it started are killed, too.
 
     Returns:
         Whether it was killed; False if it ended before, without an error.
@@ -56,7 +58,7 @@ def kill_when(
                     return False
                 assert time.monotonic() < deadline, f"the moment to kill {command} did not come"
                 time.sleep(0.005)
-            os.killpg(process.pid, how)
+            (os.killpg if group else os.kill)(process.pid, how)
             process.wait()
             return True
         finally:

@@ -83,7 +83,7 @@ def test_an_experiment_keeps_what_it_is(tmp_path: Path) -> None:
     keep(conf, experiment, data)
     assert read(experiment) == conf
     kept = yaml.safe_load((experiment / "data.yml").read_text())
-    assert kept == {"data_dir": str(data), "source": "/a/musdb"}
+    assert kept.items() >= {"data_dir": str(data), "source": "/a/musdb"}.items() and len(kept["files"]) == 64
     assert "\nnumpy==" in (experiment / "versions.txt").read_text()
 
     keep(configured("--epochs", "5"), experiment, data)  # may grow

@@ -1,16 +1,13 @@
 import os
-import random
 import shutil
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import musdb as original
 import numpy as np
 import pytest
 import soundfile
+from killing import kill_when
 from scipy.signal import resample_poly
 
 from svs_unet_plugin import audio
@@ -19,6 +16,7 @@ from svs_unet_plugin.corpora import musdb
 from svs_unet_plugin.corpora.musdb import STREAMS
 from svs_unet_plugin.corpora.prepare import QUIET, Settings, open_prepared, prepare, segments, trim
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
+from svs_unet_plugin.files import lock
 
 TRACKS = 8
 
@@ -48,7 +46,9 @@ def test_is_in_the_layout_of_musdb18_hq(corpus: Path, prepared: Path) -> None:
     assert [(track.subset, track.name) for track in before] == [(track.subset, track.name) for track in after]
     for track in (after[0], after[-1]):
         assert track.rate == 8192 and track.stems.shape == (5, 2 * 8192, 2)
-    assert set(os.listdir(prepared)) == {"train", "test", "notes", "prepared.json"}
+    assert set(os.listdir(prepared)) == {
+        "train", "test", "records", "prepared.json", "settings.json", ".lock",
+    }  # fmt: skip
 
 
 def test_resamples(corpus: Path, prepared: Path) -> None:
@@ -168,16 +168,12 @@ def test_killed_and_started_again(corpus: Path, tmp_path: Path, seconds: float |
     (source / "train" / "half.stem.mp4").touch()  # something to skip
     prepare(source, tmp_path / "undisturbed", Settings(segment_seconds=seconds), jobs=1)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "svs_unet_plugin.cli", "data", "prepare", source, out, "--jobs", "2"]
+    program = ["-m", "svs_unet_plugin.cli", "data", "prepare", str(source), str(out), "--jobs", "2"]
+    command = [sys.executable, *program]
     if seconds is not None:
         command += ["--segment", str(seconds)]
-    generator = random.Random(0)
-    for killed in range(2):
-        with subprocess.Popen([str(part) for part in command], stderr=subprocess.DEVNULL) as process:
-            while len(list(out.glob("t*/*"))) <= killed and process.poll() is None:
-                time.sleep(0.002)
-            time.sleep(generator.uniform(0, 0.05))
-            process.send_signal(signal.SIGKILL)
+    for tracks in range(2):
+        assert kill_when(lambda tracks=tracks: len(list(out.glob("t*/*"))) > tracks, command)  # type: ignore[misc]
         for folder in out.glob("t*/*"):  # none is half
             assert {path.name for path in folder.iterdir()} == {f"{name}.wav" for name in STREAMS}
         with pytest.raises(ValueError, match="not finished"):
@@ -197,11 +193,48 @@ def test_a_track_that_lost_a_file_is_made_again(corpus: Path, prepared: Path, tm
 
 
 def test_folders_of_something_else(corpus: Path, prepared: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="prepared with other settings"):
+    with pytest.raises(ValueError, match=r"settings\.segment_seconds was None and is now 1\.0"):
         prepare(corpus, prepared, Settings(segment_seconds=1.0))
-    with pytest.raises(ValueError, match="holds something else"):
+    with pytest.raises(ValueError, match="made with different settings"):
         prepare(corpus, corpus)
+    (tmp_path / "songs").mkdir()
+    (tmp_path / "songs" / "song.wav").touch()
+    with pytest.raises(ValueError, match=r"holds song\.wav, which is no part of prepared tracks"):
+        prepare(corpus, tmp_path / "songs")
     with pytest.raises(ValueError, match="segment_seconds must be more than 0, got -1"):
         prepare(corpus, tmp_path / "out", Settings(segment_seconds=-1))
     with pytest.raises(ValueError, match="is no folder of prepared tracks"):
         open_prepared(corpus)
+
+
+def test_the_source_is_recorded(corpus: Path, tmp_path: Path) -> None:
+    """Two folders of one name are not taken for each other, and a file that changed is prepared again."""
+    one, other = (Path(shutil.copytree(corpus, tmp_path / name / "musdb")) for name in ("one", "other"))
+    prepare(one, tmp_path / "out", jobs=1)
+    with pytest.raises(ValueError, match=rf"source was '{one}' and is now '{other}'"):
+        prepare(other, tmp_path / "out", jobs=1)
+    changed, kept = sorted((one / "test").iterdir())
+    shutil.copyfile(changed / "drums.wav", changed / "vocals.wav")
+    when = (tmp_path / "out" / "test" / kept.name / "vocals.wav").stat().st_mtime_ns
+    prepare(one, tmp_path / "out", jobs=1)
+    folder = tmp_path / "out" / "test"
+    low = {name: (folder / changed.name / f"{name}.wav").read_bytes() for name in ("drums", "vocals")}
+    assert low["drums"] == low["vocals"]
+    assert (folder / kept.name / "vocals.wav").stat().st_mtime_ns == when
+
+
+def test_pieces_of_a_song_that_was_longer_are_removed(corpus: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(corpus, tmp_path / "in"))
+    prepare(source, tmp_path / "out", Settings(segment_seconds=0.7), jobs=1)
+    (song,) = source.glob("train/*0003")
+    for path in song.iterdir():
+        samples, rate = soundfile.read(path)
+        soundfile.write(path, samples[: rate // 2], rate)
+    prepare(source, tmp_path / "out", Settings(segment_seconds=0.7), jobs=1)
+    assert [path.name[-3:] for path in (tmp_path / "out").glob(f"train/{song.name} *")] == ["001"]
+
+
+def test_two_runs_do_not_share_a_folder(corpus: Path, tmp_path: Path) -> None:
+    with lock(tmp_path / "out"), pytest.raises(ValueError, match="is in use by another run"):
+        prepare(corpus, tmp_path / "out", jobs=1)
+    assert len(prepare(corpus, tmp_path / "out", jobs=1).train) == 5

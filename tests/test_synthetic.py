@@ -1,4 +1,4 @@
-"""Made-up songs: they must sound enough like pop to learn from, and the corpus must be what MUSDB18 is."""
+"""synthetic songs: they must sound enough like pop to learn from, and the corpus must be what MUSDB18 is."""
 
 import shutil
 from pathlib import Path
@@ -10,8 +10,8 @@ import soundfile
 import stempeg
 from scipy.signal import istft, resample_poly, stft
 
-from svs_unet_plugin.corpora import demo
 from svs_unet_plugin.corpora.musdb import STREAMS
+from svs_unet_plugin.corpora.synthetic import corpus as synthetic
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 from svs_unet_plugin.corpora.synthetic.song import make_song
 
@@ -36,7 +36,11 @@ def songs() -> list[dict[str, np.ndarray]]:
 
 def files(folder: Path) -> dict[str, bytes]:
     """Every file's name and bytes, but for the README, which counts the tracks."""
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != "README.txt")
+    found = (
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("README.txt", "settings.json", ".lock")
+    )
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
@@ -85,8 +89,8 @@ def test_another_seed_is_another_song() -> None:
 
 
 def test_processes_give_the_same_bytes(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "SECONDS_A_WORKER", 1.0)  # so that 4 s of music are worth two processes
-    monkeypatch.setattr(demo.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(synthetic, "SECONDS_A_WORKER", 1.0)  # so that 4 s of music are worth two processes
+    monkeypatch.setattr(synthetic.joblib, "cpu_count", lambda: 2)
     make_corpus(tmp_path, tracks=2, seconds=SECONDS, seed=3)
     assert files(tmp_path) == files(corpus)
 
@@ -95,7 +99,7 @@ def test_musdb_reads_the_corpus(corpus: Path) -> None:
     tracks = musdb.DB(str(corpus), is_wav=True)
     assert [track.subset for track in tracks] == ["train", "test"]
     for track in tracks:
-        assert track.name.startswith("Made-up")
+        assert track.name.startswith("Synthetic")
         assert track.rate == RATE
         streams = track.stems
         assert streams.shape == (5, SECONDS * RATE, 2)
@@ -117,7 +121,7 @@ def test_wav_files_are_like_musdb18_hq(corpus: Path) -> None:
 
 def test_readme_says_that_the_songs_are_made_up(corpus: Path) -> None:
     text = (corpus / "README.txt").read_text()
-    assert "made up" in text
+    assert "synthetic" in text
     assert "--tracks 2 --seconds 2.0 --seed 3" in text
 
 
@@ -210,7 +214,7 @@ def test_stopped_run_is_finished_by_the_next(
             raise KeyboardInterrupt
         write(*args, **kwargs)
 
-    monkeypatch.setattr(demo.soundfile, "write", stopped)
+    monkeypatch.setattr(synthetic.soundfile, "write", stopped)
     with pytest.raises(KeyboardInterrupt):
         make_corpus(tmp_path, tracks=2, seconds=SECONDS, seed=3)
     first, second = (next((corpus / subset).iterdir()).name for subset in ("train", "test"))
@@ -237,7 +241,7 @@ def test_damaged_track_is_made_again(corpus: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"tracks": 0}, "number of tracks must be 1 or more, not 0"),
+        ({"tracks": 0}, "number of tracks must be 1 or more, got 0"),
         ({"seconds": 0.5}, "1 second or more, not 0.5"),
         ({"seconds": float("nan")}, "1 second or more, not nan"),
         ({"seconds": float("inf")}, "1 second or more, not inf"),
@@ -252,10 +256,10 @@ def test_bad_arguments(tmp_path: Path, arguments: dict, words: str) -> None:
 
 
 def test_folder_of_something_else_is_left_alone(corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="other settings"):
+    with pytest.raises(ValueError, match=r"seed was 3 and is now 4"):
         make_corpus(corpus, tracks=2, seconds=SECONDS, seed=4)
     (tmp_path / "train").mkdir()
-    with pytest.raises(ValueError, match="something else"):
+    with pytest.raises(ValueError, match="holds train, which is no part of synthetic songs"):
         make_corpus(tmp_path, tracks=2, seconds=SECONDS, seed=3)
     assert [path.name for path in tmp_path.iterdir()] == ["train"]
 

@@ -5,7 +5,10 @@ import sys
 import time
 from pathlib import Path
 
+import joblib
 import pytest
+from killing import TESTS, kill_when
+from threadpoolctl import threadpool_info
 
 from svs_unet_plugin.workers import in_parallel
 
@@ -15,13 +18,60 @@ def wait(folder: str) -> None:
     time.sleep(600)
 
 
-def test_results_in_order_from_processes_of_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    monkeypatch.setenv("OTHER", "other")
-    monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    names = ["OMP_NUM_THREADS", "OTHER", "MKL_NUM_THREADS"]
-    assert list(in_parallel(os.getenv, names, 2, title="Test")) == ["1", "other", "1"]
-    assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
+def threads(item: int) -> tuple[int, int, int]:
+    """The item, the process, and the most threads of a library in it."""
+    import numpy  # noqa: F401, whose BLAS is one of them
+
+    return item, os.getpid(), max(library["num_threads"] for library in threadpool_info())
+
+
+def die(item: str) -> str:
+    if item == "heavy":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+SCRIPT = """
+import sys
+from test_workers import die, in_parallel, threads, wait
+if __name__ == "__main__":
+"""
+
+
+def run(script: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+    environment.pop("OMP_NUM_THREADS", None)
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT + script], capture_output=True, text=True, env=environment, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_results_in_order_from_processes_of_one_thread() -> None:
+    found = eval(run("  print(list(in_parallel(threads, range(6), 2, title='Test')))"))
+    assert [item for item, _, _ in found] == list(range(6))
+    assert len({process for _, process, _ in found}) == 2 and {count for _, _, count in found} == {1}
+
+
+def test_as_many_processes_as_there_are_cpus_to_run_on() -> None:
+    """Not as many as the machine has: an affinity or a container may leave fewer."""
+    one = min(os.sched_getaffinity(0))
+    said = run(
+        f"  import os; os.sched_setaffinity(0, [{one}])\n"
+        "  print([process == os.getpid() for _, process, _ in in_parallel(threads, range(3), title='Test')])"
+    )
+    assert said.strip() == "[True, True, True]"  # one process, this one
+    assert joblib.cpu_count() <= len(os.sched_getaffinity(0))
+
+
+def test_a_process_that_is_killed_ends_the_work_with_a_sentence() -> None:
+    said = run(
+        "  try: list(in_parallel(die, ['light', 'heavy', 'other'], 2, title='Test'))\n"
+        "  except RuntimeError as error: print(error)"
+    )
+    assert said.startswith("Test: a process was killed, perhaps for lack of memory, at one of ")
+    assert "heavy" in said and "of 3 are done" in said
 
 
 def test_one_job_is_done_here() -> None:
@@ -32,23 +82,14 @@ def test_one_job_is_done_here() -> None:
 
 
 def test_processes_end_with_the_one_that_is_killed(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(
-        "import sys\nfrom test_workers import in_parallel, wait\n"
-        "if __name__ == '__main__':\n  list(in_parallel(wait, 2 * [sys.argv[1]], 2, title='Test'))"
-    )
-    (tmp_path / "out").mkdir()
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    process = subprocess.Popen(
-        [sys.executable, script, tmp_path / "out"], env=environment, stderr=subprocess.DEVNULL
-    )
-    while len(started := [int(path.name) for path in (tmp_path / "out").iterdir()]) < 2:
-        assert process.poll() is None
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    def started() -> list[int]:
+        return [int(path.name) for path in tmp_path.iterdir()]
+
+    script = SCRIPT + "  list(in_parallel(wait, 2 * [sys.argv[1]], 2, title='Test'))"
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    assert kill_when(lambda: len(started()) == 2, command, group=False)
     deadline = time.monotonic() + 30
-    while any(map(alive, started)):
+    while any(map(alive, started())):
         assert time.monotonic() < deadline, "they wait for work that never comes"
         time.sleep(0.02)
 

@@ -70,9 +70,14 @@ class Excerpts(Dataset):
 
 
 def excerpt_loader(
-    excerpts: Excerpts, batch_size: int, workers: int = 0, rank: int = 0, processes: int = 1
+    excerpts: Excerpts,
+    batch_size: int,
+    workers: int = 0,
+    rank: int = 0,
+    processes: int = 1,
+    epoch: int = 0,
 ) -> DataLoader:
-    """A process's share of each batch, ``(batch_size / processes, …)``.
+    """A process's share of each batch, ``(batch_size / processes, …)``, from an epoch on.
 
     Raises:
         ValueError: if a batch can't be shared equally.
@@ -80,6 +85,7 @@ def excerpt_loader(
     if batch_size % processes:
         raise ValueError(f"a batch of {batch_size} can't be shared equally by {processes} processes")
     sampler = DrawSampler(len(excerpts), rank, processes)
+    sampler.set_epoch(epoch)
     return DataLoader(excerpts, batch_size // processes, sampler=sampler, num_workers=workers)
 
 

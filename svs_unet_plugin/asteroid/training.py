@@ -93,15 +93,14 @@ class MaskSystem(System):
 
     def train_dataloader(self) -> DataLoader:
         """This process's part of the batches."""
-        loader = excerpt_loader(
+        return excerpt_loader(
             self.excerpts,
             self.settings.batch_size,
             self.workers,
             self.trainer.global_rank,
             self.trainer.world_size,
+            self.first_epoch,
         )
-        loader.sampler.set_epoch(self.first_epoch)  # type: ignore[union-attr]
-        return loader
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Learn from where a run is resumed: workers begin before Lightning sets the sampler's epoch."""

@@ -1,7 +1,8 @@
 """MUSDB18 brought to the network's sample rate, once, in the layout of MUSDB18-HQ.
 
 What comes out is ``{train,test}/<track>/{mixture,drums,bass,other,vocals}.wav``, 32-bit float, which musdb,
-nussl, scaper and asteroid read as it is, and ``prepared.json``, which says how it was made.
+nussl, scaper and asteroid read as it is, ``settings.json``, which states how and from what it was made, and
+``prepared.json``, which states what was found.
 """
 
 from __future__ import annotations
@@ -10,18 +11,21 @@ import json
 import os
 import shutil
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from svs_unet_plugin import audio, files
+from svs_unet_plugin import audio
 from svs_unet_plugin.corpora import musdb
 from svs_unet_plugin.corpora.musdb import STREAMS, Check, Meter, Track
+from svs_unet_plugin.files import atomic_write, claim, fingerprint, read_settings, write_json
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.workers import in_parallel
 
-PARTIAL = ".partial"
-"""Folder of unfinished tracks, beside ``train`` and ``test``, where no dataset looks."""
+PREPARED_FILE = "prepared.json"
+"""What was found while preparing, written when all is done."""
 
 QUIET = 1e-3
 """A mixture below this (−60 dB of full scale) is silence to be trimmed."""
@@ -78,43 +82,34 @@ def prepare(
     """Bring every track of a folder to one sample rate, in parallel.
 
     A track that can't be used is skipped and named. Tracks for validation and testing stay whole, and as
-    long as they were. A run that was stopped goes on where it was: tracks that are whole are kept, and no
-    half-written one has a final name.
+    long as they were. A run that was stopped is resumed: tracks that are whole are kept, unless their own
+    files have changed since, and no half-written one has a final name.
 
     Args:
         source: MUSDB18 or MUSDB18-HQ, or anything in either layout.
-        out: new, or of an earlier run with the same settings.
-        jobs: processes, ≥ 1; None for one a core. They are spawned: a script calls this under
+        out: new, or of an earlier run with the same settings and the same source.
+        jobs: processes, ≥ 1; None for one for each CPU. They are spawned: a script calls this under
             ``if __name__ == "__main__":``.
 
     Raises:
         FileNotFoundError: if the source holds no tracks.
-        ValueError: if ``out`` was prepared with other settings, or holds something else.
+        ValueError: if ``out`` was prepared with different settings or from a different source, holds
+            something else, or is in use by another run.
     """
     out, settings = Path(out), settings or Settings()
     tracks = musdb.find_tracks(source)
-    training = [track.name for track in tracks if track.subset == "train"]
-    valid = musdb.validation_names(training)
-    about = {"settings": asdict(settings), "valid": valid}
-    _claim(out, about)
-
-    writer = _Writer(out, settings, frozenset(valid))
-    missing = [track for track in tracks if not writer.has(track)]
-    checks = [*in_parallel(writer.write, missing, jobs, title="Prepare"), *musdb.strays(source)]
-    skipped = {_key(found.track): found.problem for found in checks if found.problem}
-    notes = {
-        _key(track): json.loads(writer.notes(track).read_text()) for track in tracks if writer.has(track)
-    }
-    shutil.rmtree(out / PARTIAL, ignore_errors=True)
-    _write_json(
-        out / "prepared.json",
-        {
-            **about,
-            "finished": True,
-            "skipped": dict(sorted(skipped.items())),
-            "notes": {key: said for key, said in sorted(notes.items()) if said},
-        },
-    )
+    valid = musdb.validation_names([track.name for track in tracks if track.subset == "train"])
+    record = {"settings": asdict(settings), "valid": valid, "source": os.path.realpath(source)}
+    with claim(out, record, holds="prepared tracks"):
+        writer = _Writer(out, settings, frozenset(valid))
+        missing = [track for track in tracks if not writer.has(track)]
+        checks = [*in_parallel(writer.write, missing, jobs, title="Prepare"), *musdb.strays(source)]
+        notes = {_key(track): writer.record(track)["notes"] for track in tracks if writer.has(track)}
+        found = {
+            "skipped": {_key(check.track): check.problem for check in checks if check.problem},
+            "notes": {key: said for key, said in notes.items() if said},
+        }
+        write_json(out / PREPARED_FILE, {name: dict(sorted(found[name].items())) for name in found})
     return open_prepared(out)
 
 
@@ -125,8 +120,8 @@ def open_prepared(folder: str | os.PathLike[str]) -> Prepared:
         ValueError: if it is none, or not finished.
     """
     folder = Path(folder)
-    about = _read(folder)
-    if not about.get("finished"):
+    record, found = read_settings(folder), folder / PREPARED_FILE
+    if record is None or not found.is_file():
         raise ValueError(
             f"{folder} is no folder of prepared tracks, or not finished: "
             f"svs-unet data prepare SOURCE {folder}"
@@ -135,38 +130,12 @@ def open_prepared(folder: str | os.PathLike[str]) -> Prepared:
     train = [track for track in tracks if track.subset == "train"]
     return Prepared(
         folder,
-        Settings(**about["settings"]),
-        train=[track for track in train if track.name not in about["valid"]],
-        valid=[track for track in train if track.name in about["valid"]],
+        Settings(**record["settings"]),
+        train=[track for track in train if track.name not in record["valid"]],
+        valid=[track for track in train if track.name in record["valid"]],
         test=[track for track in tracks if track.subset == "test"],
-        skipped=about["skipped"],
-        notes=about["notes"],
+        **json.loads(found.read_text(encoding="utf-8")),
     )
-
-
-def _claim(out: Path, about: dict) -> None:
-    """Write how the tracks are made, first of all, so that a folder's tracks can only be of one kind."""
-    before = _read(out)
-    if before and any(before.get(key) != value for key, value in about.items()):
-        raise ValueError(
-            f"{out} was prepared with other settings or from other tracks: {before['settings']}: "
-            "choose another folder"
-        )
-    if not before and out.exists() and any(item.name != PARTIAL for item in out.iterdir()):
-        raise ValueError(f"{out} holds something else than prepared tracks: choose another folder")
-    out.mkdir(parents=True, exist_ok=True)
-    if not before:
-        _write_json(out / "prepared.json", {**about, "finished": False})
-
-
-def _read(folder: Path) -> dict:
-    path = folder / "prepared.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
-def _write_json(path: Path, content: object) -> None:
-    with files.atomic_write(path) as beside:
-        beside.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _key(track: Track) -> str:
@@ -182,16 +151,22 @@ class _Writer:
     valid: frozenset[str]
 
     def has(self, track: Track) -> bool:
-        """Whether the track is written: its first piece gets its name last."""
+        """Whether the track is written, from its files as they are now."""
         first = self.folder(track, 0)
-        return self.notes(track).is_file() and all((first / f"{name}.wav").is_file() for name in STREAMS)
+        if not all((first / f"{name}.wav").is_file() for name in STREAMS):
+            return False
+        return self.record(track).get("source") == fingerprint([track.path])
 
-    def notes(self, track: Track) -> Path:
-        """Where it is kept what is odd about a track, until all are written and after."""
-        return self.out / "notes" / track.subset / f"{track.name}.json"
+    def record(self, track: Track) -> dict[str, Any]:
+        """What is kept of a track: the state of its files, and what is odd about it."""
+        path = self._record_file(track)
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-    def folder(self, track: Track, piece: int) -> Path:
-        name = f"{track.name} {piece + 1:03d}" if self.cuts(track) else track.name
+    def _record_file(self, track: Track) -> Path:
+        return self.out / "records" / track.subset / f"{track.name}.json"
+
+    def folder(self, track: Track, index: int) -> Path:
+        name = f"{track.name} {index + 1:03d}" if self.cuts(track) else track.name
         return self.out / track.subset / name
 
     def cuts(self, track: Track) -> bool:
@@ -219,24 +194,24 @@ class _Writer:
         return found
 
     def _write_pieces(self, track: Track, found: Check, pieces: list[np.ndarray]) -> None:
-        # A name of its own for each process: one of an earlier run may still be at its last track.
-        partial = self.out / PARTIAL / str(os.getpid()) / track.subset
-        beside = [partial / f"{track.name} {k}" for k in range(len(pieces))]
-        for folder, piece in zip(beside, pieces, strict=True):
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            paths = [folder / f"{name}.wav" for name in STREAMS]
-            _, channels, samples = piece.shape
-            with audio.wav_writers(paths, self.settings.sample_rate, channels, samples) as writers:
-                for write, stream in zip(writers, piece, strict=True):
-                    write(stream)
-        self.notes(track).parent.mkdir(parents=True, exist_ok=True)
-        _write_json(self.notes(track), found.notes)
-        for k, folder in reversed(list(enumerate(beside))):
-            target = self.folder(track, k)
+        for index, piece in reversed(list(enumerate(pieces))):
+            target = self.folder(track, index)
             target.parent.mkdir(exist_ok=True)
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(folder, target)
+            # Beside train/ and test/, in which a dataset would take an unfinished folder for a track.
+            with atomic_write(target, self.out) as folder:
+                folder.mkdir()
+                paths = [folder / f"{name}.wav" for name in STREAMS]
+                _, channels, samples = piece.shape
+                with audio.wav_writers(paths, self.settings.sample_rate, channels, samples) as writers:
+                    for write, stream in zip(writers, piece, strict=True):
+                        write(stream)
+        for index in count(len(pieces)):  # of files that were longer before
+            if not (self.cuts(track) and self.folder(track, index).is_dir()):
+                break
+            shutil.rmtree(self.folder(track, index))
+        # Last, so that a track is made again if this is not done.
+        record = {"source": fingerprint([track.path]), "notes": found.notes}
+        write_json(self._record_file(track), record)
 
 
 def segments(samples: np.ndarray, length: int) -> list[np.ndarray]:

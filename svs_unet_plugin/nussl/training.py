@@ -109,10 +109,11 @@ def _train(
     losses = {LOSSES[settings.loss]: {"weight": 1.0}}
     items = settings.epoch_steps * settings.batch_size
     drawn = isinstance(train_data, DRAWN)
+    sampler = DrawSampler(items) if drawn else RandomSampler(train_data, num_samples=items)
     train_loader = DataLoader(
         train_data,
         settings.batch_size,
-        sampler=DrawSampler(items) if drawn else RandomSampler(train_data, num_samples=items),
+        sampler=sampler,
         num_workers=workers,
         collate_fn=_collate,
     )
@@ -126,8 +127,8 @@ def _train(
 
     @trainer.on(Events.EPOCH_STARTED)
     def draw_anew(engine: Any) -> None:
-        if drawn:
-            train_loader.sampler.set_epoch(engine.state.epoch - 1)  # type: ignore[union-attr]
+        if isinstance(sampler, DrawSampler):
+            sampler.set_epoch(engine.state.epoch - 1)
 
     @trainer.on(nussl.ml.train.BackwardsEvents.BACKWARDS_COMPLETED)
     def clip_gradients(_: Engine) -> None:

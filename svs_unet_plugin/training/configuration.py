@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from svs_unet_plugin.files import differences, read_settings, write_text
+from svs_unet_plugin.files import differences, fingerprint, read_settings, write_text
 from svs_unet_plugin.mixing.excerpts import ExcerptSettings
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.training.settings import TrainSettings
@@ -145,7 +145,11 @@ def keep(configuration: Configuration, experiment: Path, data_dir: str | os.Path
     Raises:
         ValueError: if the folder holds an experiment with a different configuration or different data.
     """
-    data = {"data_dir": os.path.realpath(data_dir), **(read_settings(data_dir) or {})}
+    data = {
+        "data_dir": os.path.realpath(data_dir),
+        **(read_settings(data_dir) or {}),
+        "files": fingerprint(Path(data_dir) / subset for subset in ("train", "test")),
+    }
     for name, now, may_change in (
         (CONFIGURATION_FILE, configuration.values, configuration.training.may_change),
         (DATA_FILE, data, ()),

@@ -48,7 +48,7 @@ def command_line(description: str | None) -> ArgumentParser:
     parser.add_argument("--mixing", type=MIXING, default="remix", help="how the songs are mixed")
     parser.add_class_arguments(MixSettings, "scaper")
     parser.add_argument("--data_dir", required=True, help="prepared songs")
-    parser.add_argument("--mixtures", help="the folder of scaper's mixtures")
+    parser.add_argument("--mixtures", default="mixtures", help="the folder of scaper's mixtures")
     return parser
 
 
@@ -65,7 +65,7 @@ def train(
     out: Path,
     network: dict[str, Any] | None = None,
     *,
-    mixtures: str | Path | None = None,
+    mixtures: str | Path,
     device: str | None = None,
     workers: int = 0,
     progress: bool = True,
@@ -78,7 +78,7 @@ def train(
         out: the folder of the run.
         network: a configuration for ``nussl.ml.SeparationModel`` that estimates the configuration's sources,
             by default its U-Net.
-        mixtures: what mix.py wrote, if the configuration asks for it.
+        mixtures: the folder that mix.py writes to, if the configuration asks for it.
         device, workers, progress: see `svs_unet_plugin.nussl.train`.
         validation: further arguments of the dataset of songs for validation.
     """
@@ -108,12 +108,10 @@ def transform(conf: Configuration, prepared: Prepared, excerpt_frames: int | Non
     return svs.training_transform(conf.sources, excerpt_frames, cache, stft, conf.training.phase_sensitive)
 
 
-def training_data(conf: Configuration, prepared: Prepared, out: Path, mixtures: str | Path | None) -> Any:
+def training_data(conf: Configuration, prepared: Prepared, out: Path, mixtures: str | Path) -> Any:
     """The nussl dataset that the key ``mixing`` names."""
     stft, scaper = conf.stft(prepared.settings.sample_rate), MixSettings(**conf.values["scaper"])
     mixing, frames = conf.values["mixing"], conf.excerpts.excerpt_frames
-    if scaper.mixtures and mixing != "on_the_fly" and mixtures is None:
-        raise ValueError(f"{scaper.mixtures} mixtures are to be trained on: name their folder, --mixtures")
     if mixing == "remix":
         others = [name for name in STEMS if name not in conf.sources]
 

@@ -1,4 +1,4 @@
-"""One made-up pop song: a plan, a voice, drums, bass and chords in one key and tempo, mixed in one room."""
+"""One synthetic pop song: a plan, a voice, drums, bass and chords in one key and tempo, mixed in one room."""
 
 from dataclasses import dataclass
 
