@@ -5,7 +5,7 @@
 # Variables: PYTHON=python3.12      the interpreter that .venv is made with, if there is no .venv yet
 #            SONG="my song.mp3"     a song for the demo to separate
 #            STEPS=80               how long the demo trains, 520 by default
-#            DEMO_ARGS="..."        anything else for recipes/demo/run.py
+#            DEMO_ARGS="..."        anything else for recipes/demo/run.sh
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -24,10 +24,10 @@ $(STAMP): setup.py constraints.txt
 	@sh scripts/create_venv.sh
 
 test: venv
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
 
 demo: venv
-	$(PY) recipes/demo/run.py $${SONG:+--song "$$SONG"} $${STEPS:+--steps "$$STEPS"} $(DEMO_ARGS)
+	recipes/demo/run.sh --python_path "$(abspath $(PY))" $${SONG:+--song "$$SONG"} $${STEPS:+--steps "$$STEPS"} $(DEMO_ARGS)
 
 docs: venv
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict

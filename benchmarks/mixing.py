@@ -1,7 +1,7 @@
 """How many excerpts a second each way of mixing gives, and how many the training step takes.
 
 An item is what a network trains on: the magnitudes of 128 frames of a mixture and of its vocals, at 8192 Hz.
-Songs are made up; one process, as many threads as torch takes.
+Songs are synthetic; one process, as many threads as torch takes.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from torch.utils.data import DataLoader
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin.corpora.prepare import Prepared, prepare
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
-from svs_unet_plugin.mixing import scaper as mixing
-from svs_unet_plugin.mixing.scaper import MixSettings
+from svs_unet_plugin.mixing.excerpts import mapped_songs
+from svs_unet_plugin.mixing.scaper import MixSettings, write_mixtures
 from svs_unet_plugin.nussl import nussl
+from svs_unet_plugin.nussl.datasets import OnTheFly, open_mixtures, whole_songs
 
 NAMES = ("vocals", "drums", "bass", "other")
 BATCH = 8
@@ -49,7 +50,7 @@ class Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tracks", type=int, default=24, help="songs to make up (default 24)")
+    parser.add_argument("--tracks", type=int, default=24, help="synthetic songs (default 24)")
     parser.add_argument("--mixtures", type=int, default=24, help="mixtures that scaper writes (default 24)")
     options = parser.parse_args()
     torch.manual_seed(0)
@@ -57,7 +58,7 @@ def main() -> None:
         make_corpus(Path(folder) / "corpus", options.tracks, seconds=20, seed=0)
         prepared = prepare(Path(folder) / "corpus", Path(folder) / "prepared")
         rows = ways(prepared, MixSettings(options.mixtures, seconds=12.0), Path(folder))
-        songs = mixing.mapped_songs(prepared.train, NAMES)
+        songs = mapped_songs(prepared.train, NAMES)
         eaten = training_rate(svs.Remix(songs, sources=NAMES[:1], others=NAMES[1:]))
     print(
         f"\n{options.tracks} songs of 20 s, batches of {BATCH}, {torch.get_num_threads()} thread(s); ", end=""
@@ -77,20 +78,18 @@ def ways(prepared: Prepared, settings: MixSettings, folder: Path) -> list[Row]:
         return svs.training_transform(cache=cache)
 
     start = time.perf_counter()
-    mixing.write_mixtures(prepared, folder / "mixtures", settings)
+    write_mixtures(prepared, folder / "mixtures", settings)
     writing = settings.mixtures / (time.perf_counter() - start)
-    written = mixing.open_mixtures(folder / "mixtures", settings, transform=transform(), **params)
-    cached = mixing.open_mixtures(
-        folder / "mixtures", settings, transform=transform(folder / "cache"), **params
-    )
-    for number in range(len(cached)):
-        cached[number]
+    written = open_mixtures(folder / "mixtures", settings, transform=transform(), **params)
+    cached = open_mixtures(folder / "mixtures", settings, transform=transform(folder / "cache"), **params)
+    for index in range(len(cached)):
+        cached[index]
     cached.cache_populated = True
-    fly = mixing.on_the_fly(prepared, settings, 10_000, transform=transform(), **params)
+    fly = OnTheFly(prepared, settings, 10_000, transform=transform(), **params)
 
     in_memory, from_files = (
         svs.Remix(songs, sources=NAMES[:1], others=NAMES[1:])
-        for songs in (mixing.whole_songs(prepared.train), mixing.mapped_songs(prepared.train, NAMES))
+        for songs in (whole_songs(prepared.train), mapped_songs(prepared.train, NAMES))
     )
     once = f"{writing:.1f} mixtures a second, written once"
     return [

@@ -30,9 +30,9 @@ from IPython.display import Audio
 
 import svs_unet_plugin.asteroid
 import svs_unet_plugin.nussl as svs  # both imports repair the host for today's Python: they come before it
-from svs_unet_plugin import Separator, audio
+from svs_unet_plugin import STFT, Separator, audio
 from svs_unet_plugin.asteroid.datasets import Excerpts, whole_songs
-from svs_unet_plugin.asteroid.training import TrainSettings, VocalsSystem, load_best, train
+from svs_unet_plugin.asteroid.training import MaskSystem, load_best, train
 from svs_unet_plugin.corpora.prepare import prepare
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 from svs_unet_plugin.evaluation.metrics import sdr
@@ -172,10 +172,10 @@ print(vocals)
 prepared = prepare(folder / "corpus", folder / "prepared")
 torch.manual_seed(0)
 model = svs_unet_plugin.asteroid.SVSUNet(channels=4)
-excerpts = Excerpts(prepared, seconds=6.0, samples_per_track=32)
-settings = TrainSettings(epochs=4, batch_size=8, lr=3e-3, accelerator="cpu", devices=1)
-system = VocalsSystem(model, excerpts, whole_songs(prepared), settings)
-best = train(system, folder / "asteroid", progress=False)
+settings = svs.TrainSettings(epochs=4, epoch_steps=80, schedule="one-cycle", learning_rate=3e-3)
+excerpts = Excerpts(prepared, STFT(), items=settings.epoch_steps * settings.batch_size)
+system = MaskSystem(model, excerpts, whole_songs(prepared), settings)
+best = train(system, folder / "asteroid", progress=False, accelerator="cpu", devices=1)
 model = load_best(model, best)
 
 # %%

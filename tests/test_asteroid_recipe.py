@@ -1,72 +1,20 @@
+"""recipes/musdb18/asteroid/compare.py, by its parts and from its command line."""
+
 import importlib.util
 import math
-import re
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-import yaml
 
-from svs_unet_plugin.asteroid import SVSUNet
-from svs_unet_plugin.asteroid.training import TrainSettings
+from svs_unet_plugin.corpora.prepare import prepare
+from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
+from svs_unet_plugin.training.settings import TrainSettings
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "musdb18" / "asteroid"
-
-
-@pytest.mark.parametrize(
-    "arguments, code, said",
-    [
-        ([], 0, "0 false a b|"),
-        (["--stage", "2", "--some-name", "x y"], 0, "2 false x y|"),
-        (["--some_name", ""], 0, "0 false |"),
-        (["--flag", "true", "rest", "--stage", "1"], 0, "0 true a b|rest --stage 1"),
-        (["--flag", "yes"], 1, "--flag must be true or false, not 'yes'"),
-        (["--stage=2"], 1, "options are given as '--name value', not as '--stage=2'"),
-        (["--loud", "1"], 1, "there is no option --loud"),
-        (["--stage"], 1, "--stage needs a value"),
-        (["--help"], 0, "Usage: so and so"),
-    ],
-)
-def test_parse_options(arguments: list[str], code: int, said: str) -> None:
-    script = (
-        "stage=0 flag=false some_name='a b' help_message='Usage: so and so';"
-        f'. {RECIPE}/utils/parse_options.sh; echo "$stage $flag $some_name|$*"'
-    )
-    done = subprocess.run(["bash", "-euc", script, "run.sh", *arguments], capture_output=True, text=True)
-    assert done.returncode == code
-    assert (done.stderr if code else done.stdout).strip().endswith(said)
-
-
-@pytest.mark.parametrize(
-    "arguments, said",
-    [
-        (["--data", "musdb18"], "--data musdb18 needs --source DIR"),
-        (["--data", "songs"], "--data must be demo, musdb18 or musdb18hq, not 'songs'"),
-        (["--loud", "1"], "there is no option --loud"),
-    ],
-)
-def test_run_says_what_is_wrong(arguments: list[str], said: str) -> None:
-    done = subprocess.run([RECIPE / "run.sh", *arguments], capture_output=True, text=True)
-    assert done.returncode == 1 and said in done.stderr
-
-
-def test_every_key_of_the_configuration_is_an_option_and_is_used() -> None:
-    conf = yaml.safe_load((RECIPE / "local" / "conf.yml").read_text())
-    script = (RECIPE / "run.sh").read_text()
-    passed_on = re.search(r"given (segment .*?)\n  CUDA", script, re.DOTALL)
-    assert passed_on is not None
-    hardware = ["accelerator", "devices", "num_nodes", "strategy"]
-    keys = [key for group in conf.values() for key in group]
-    assert sorted(passed_on[1].replace("\\", "").split()) == sorted(keys + hardware)
-    for key in keys + hardware:
-        assert re.search(rf"^{key}=$", script, re.MULTILINE), key
-    assert {field.name for field in fields(TrainSettings)} == {*conf["training"], *conf["optim"], *hardware}
-    assert SVSUNet(**conf["model"]).network.channels == 16
-    TrainSettings(**conf["training"], **conf["optim"])
 
 
 @pytest.fixture(scope="module")
@@ -99,20 +47,41 @@ def test_weighted_sdr(compare: ModuleType) -> None:
     assert compare.negative_weighted_sdr(targets, targets).item() == pytest.approx(-1)
 
 
+class Noise:
+    """Excerpts of noise."""
+
+    def __getitem__(self, draw: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(draw[1])
+        return torch.randn(1, 5000, generator=generator), torch.randn(1, 1, 5000, generator=generator)
+
+
 @pytest.mark.parametrize("name", ["svsunet", "xumx", "dcunet-10"])
 def test_what_is_compared_makes_two_waveforms_and_learns(compare: ModuleType, name: str) -> None:
-    class Noise:
-        def __len__(self) -> int:
-            return 2
-
-        def __getitem__(self, draw: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-            generator = torch.Generator().manual_seed(draw[1])
-            return torch.randn(1, 5000, generator=generator), torch.randn(1, 1, 5000, generator=generator)
-
     candidate = next(candidate for candidate in compare.CANDIDATES if candidate.id == name)
     model = candidate.make(Noise(), 8192)
     batch = torch.utils.data.default_collate([Noise()[0, i] for i in range(2)])
-    system = candidate.system(model, Noise(), [], TrainSettings())
+    system = candidate.system(model, Noise(), [], TrainSettings(loss="snr"))
     system.common_step(batch, 0).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters() if p.requires_grad)
     assert compare.waveforms(model.eval(), batch[0]).shape == (2, 2, 5000)
+
+
+def test_compares_what_it_trains(compare: ModuleType, tmp_path: Path) -> None:
+    make_corpus(tmp_path / "songs", 6, seconds=8.0, seed=0, sample_rate=8192)
+    prepare(tmp_path / "songs", tmp_path / "prepared", jobs=1)
+    options = [
+        "--exp_dir",
+        tmp_path / "exp",
+        "--data_dir",
+        tmp_path / "prepared",
+        "--source",
+        tmp_path / "songs",
+    ]
+    options += ["--minutes", 0.05, "--jobs", 1, "--models", "xumx"]
+    script = [sys.executable, str(RECIPE / "compare.py"), *map(str, options)]
+    for _ in range(2):  # the second time there is nothing left to do
+        done = subprocess.run(script, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert "| X-UMX |" in done.stdout and "| *Ideal ratio mask, 8192 Hz, hop 768* |" in done.stdout
+    done = subprocess.run([*script[:-1], "magic"], capture_output=True, text=True)
+    assert done.returncode == 1 and "there is no network magic" in done.stderr

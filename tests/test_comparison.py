@@ -1,11 +1,8 @@
 """recipes/musdb18/nussl/compare.py, from its command line and by its parts."""
 
 import importlib
-import os
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,19 +11,20 @@ import museval
 import numpy as np
 import pytest
 import soundfile
+from killing import kill_when
 
 from svs_unet_plugin import Separator
 from svs_unet_plugin.corpora import musdb
 from svs_unet_plugin.corpora.prepare import Prepared, open_prepared, prepare
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
-from svs_unet_plugin.evaluation import comparison
-from svs_unet_plugin.evaluation import store as folders
+from svs_unet_plugin.evaluation import store
 from svs_unet_plugin.evaluation.runner import Song, read_song
 from svs_unet_plugin.nussl import nussl
+from svs_unet_plugin.training.history import read_losses
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "musdb18" / "nussl"
 RATE = 16_000
-SYSTEMS = ("unet", "blstm", "repet-sim", "irm")
+SYSTEMS = ("unet", "blstm", "repet-sim", "irm", "irm-8192", "mixture")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +34,7 @@ def compare() -> Any:
         yield importlib.import_module("compare")
     finally:
         sys.path.remove(str(RECIPE))
-        for name in ("compare", "configuration", "train"):
+        for name in ("compare", "eval", "train"):
             sys.modules.pop(name, None)
 
 
@@ -47,11 +45,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_corpus(folder / "corpus", 6, seconds=5.0, seed=0, sample_rate=RATE)
     prepare(folder / "corpus", folder / "prepared", jobs=1)
     short = {
-        "epochs": 1, "epoch_steps": 1, "batch_size": 2, "excerpt_frames": 64, "channels": 4, "mixtures": 0,
+        "epochs": 1, "epoch_steps": 1, "batch_size": 2, "excerpt_frames": 64, "channels": 4,
+        "scaper.mixtures": 0,
     }  # fmt: skip
     run(
         "train.py",
-        *("--exp_dir", folder / "exp", "--prepared", folder / "prepared"),
+        *("--exp_dir", folder / "exp", "--data_dir", folder / "prepared"),
         *("--conf", RECIPE / "local" / "conf_demo.yml"),
         *(word for key, value in short.items() for word in (f"--{key}", value)),
     )
@@ -70,25 +69,17 @@ def run(script: str, *options: object) -> str:
 
 def options_in(folder: Path) -> list[object]:
     return [
-        *("--exp_dir", folder / "exp", "--prepared", folder / "prepared", "--originals", folder / "corpus"),
-        *("--out", folder / "exp" / "results", "--jobs", 2, "--epochs", 1, "--only", ",".join(SYSTEMS)),
+        *("--exp_dir", folder / "exp", "--data_dir", folder / "prepared", "--source", folder / "corpus"),
+        *("--jobs", 2, "--epochs", 1, "--only", ",".join(SYSTEMS)),
     ]
 
 
 def test_killed_and_started_again(folder: Path) -> None:
     """All systems get all their scores, each once; and these are what museval and nussl say of the audio."""
     results = folder / "exp" / "results"
-    process = subprocess.Popen(
-        command("compare.py", *options_in(folder)),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
+    assert kill_when(
+        lambda: bool(list(results.glob("*/test/*.json"))), command("compare.py", *options_in(folder))
     )
-    while not list(results.glob("*/test/*.json")):
-        assert process.poll() is None
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
     kept = {path: path.stat().st_mtime_ns for path in results.glob("*/test/*.json")}
     assert 0 < len(kept) < len(SYSTEMS)
     kept |= {path: path.stat().st_mtime_ns for path in (folder / "exp" / "compared").glob("*/best_model.pth")}
@@ -96,7 +87,7 @@ def test_killed_and_started_again(folder: Path) -> None:
     said = run("compare.py", *options_in(folder))
     assert "| Residual U-Net | " in said and said.endswith(f"{folder / 'exp' / 'report.html'}\n")
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
-    systems = {system.id: system for system in folders.read_systems(results)}
+    systems = {system.id: system for system in store.read_systems(results)}
     assert set(systems) == set(SYSTEMS)
     assert all(system.seconds_per_minute > 0 for system in systems.values())
     # A process with torch and nussl in it has more than 100 MB; none of these needs 4 GB for five seconds.
@@ -104,15 +95,15 @@ def test_killed_and_started_again(folder: Path) -> None:
     assert systems["unet"].parameters == sum(
         parameter.numel() for parameter in Separator(folder / "exp" / "best_model.pth").network.parameters()
     )
-    assert len(folders.read_losses(results, "blstm").train) == 1  # type: ignore[union-attr]
-    scores = folders.read_scores(results)
+    assert len(read_losses(store.losses_file(results, "blstm")).train) == 1  # type: ignore[union-attr]
+    scores = store.read_scores(results)
     assert scores.groupby("system").track.nunique().to_dict() == dict.fromkeys(SYSTEMS, 1)
 
     track = next(t for t in musdb.find_tracks(folder / "corpus") if t.subset == "test")
     check_directly(read_song(track), folder, results)
-    heard = folders.audio_files(results, "irm", track.name)
+    heard = store.audio_files(results, "irm", track.name)
     assert set(heard) == {"vocals", "drums", "bass", "other", "accompaniment"}
-    assert set(folders.audio_files(results, folders.REFERENCE, track.name)) == {*heard, "mixture"}
+    assert set(store.audio_files(results, store.REFERENCE, track.name)) == {*heard, "mixture"}
 
 
 def check_directly(song: Song, folder: Path, results: Path) -> None:
@@ -126,7 +117,7 @@ def check_directly(song: Song, folder: Path, results: Path) -> None:
         ("repet-sim", np.stack([foreground.audio_data, background.audio_data])),
         ("unet", np.stack([ours[name] for name in names])),
     ):
-        table = folders.read_scores(results).set_index(["system", "track", "source", "metric"]).score
+        table = store.read_scores(results).set_index(["system", "track", "source", "metric"]).score
         found = table.loc[id, song.name]
         bss = museval.evaluate(
             references.swapaxes(1, 2), estimates.swapaxes(1, 2), win=RATE, hop=RATE, padding=False
@@ -154,7 +145,7 @@ def test_blstm_is_nussls_own(compare: Any, folder: Path) -> None:
         pytest.skip("the test that trains it did not run")
     track = next(t for t in musdb.find_tracks(folder / "corpus") if t.subset == "test")
     song = read_song(track)
-    separate = compare.DeepMask(best, compare.STFT(hop_length=256))
+    separate = compare.DeepMask(best, compare.STFT(hop_length=256))()
     estimates = separate(song)
     np.testing.assert_allclose(estimates["vocals"] + estimates["accompaniment"], song.mixture, atol=1e-6)
     spectrum = np.abs(np.fft.rfft(estimates["vocals"][0])) ** 2
@@ -167,32 +158,6 @@ def test_blstm_is_nussls_own(compare: Any, folder: Path) -> None:
         (half**2).sum() * (estimates["vocals"][0] ** 2).sum()
     )
     assert similarity > 0.95
-
-
-def test_excerpts_are_where_both_are_loud() -> None:
-    generator = np.random.default_rng(0)
-    quiet = 1e-3 * generator.standard_normal((2, 30 * 1_000))
-    vocals, accompaniment = quiet.copy(), quiet.copy()
-    vocals[:, 5_000:25_000] *= 1_000
-    accompaniment[:, 15_000:] *= 1_000
-    song = Song("a", 1_000, vocals + accompaniment, {"vocals": vocals, "accompaniment": accompaniment})
-    assert 15 <= comparison.interesting(song) <= 19  # six seconds within 15 … 25
-    short = comparison.excerpt_of(song, 0.0, 4.0)
-    assert short.mixture.shape == (2, 4_000)
-    assert comparison.interesting(short) == 0
-
-
-def test_memory_is_of_the_process_itself() -> None:
-    """A large parent is not counted, as ``getrusage`` would do on Linux."""
-    large = np.ones(150_000_000)  # 1.2 GB
-    assert comparison.peak_memory() > large.nbytes
-    ask = [
-        sys.executable,
-        "-c",
-        "from svs_unet_plugin.evaluation.comparison import peak_memory; print(peak_memory())",
-    ]
-    child = subprocess.run(ask, capture_output=True, text=True, check=True)
-    assert 100e6 < int(child.stdout) < large.nbytes
 
 
 @pytest.mark.parametrize(
@@ -218,4 +183,8 @@ def test_bad_options(folder: Path) -> None:
     assert done.returncode == 1 and "there is no system magic" in done.stderr
     options = ["--exp_dir", folder / "nowhere", *options_in(folder)[2:]]
     done = subprocess.run(command("compare.py", *options), capture_output=True, text=True)
-    assert done.returncode == 1 and "No such file" in done.stderr and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and "conf.yml is missing: train the experiment first" in done.stderr
+        and "Traceback" not in done.stderr
+    )

@@ -14,7 +14,6 @@ num_nodes=
 strategy=
 accelerator=
 precision=
-demo_rate=44100
 . ../data.sh
 recipe_help="Usage: ./run.sh [--stage 0] [--tag my_tag] [--data demo|musdb7s|musdb18|musdb18hq] [more]
 
