@@ -7,7 +7,9 @@ for without end.
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +54,7 @@ def in_parallel(
         yield from tqdm(map(work, items), desc=title, total=len(items), unit=unit)
         return
     pool = joblib.Parallel(
-        jobs, return_as="generator", batch_size=1, pre_dispatch="all", initializer=end_with_parent
+        jobs, return_as="generator", batch_size=1, pre_dispatch="all", initializer=_begin, initargs=imported()
     )
     done = 0
     try:
@@ -65,6 +67,20 @@ def in_parallel(
             f"{_names(items[done:][:jobs])}; {done} of {len(items)} are done, and a new run does the rest; "
             "fewer --jobs take less memory"
         ) from error
+
+
+def imported() -> list[str]:
+    """The modules of this package that this process has imported.
+
+    Another process imports them before anything is sent to it: with them come the repairs of the hosts.
+    """
+    return sorted(name for name in sys.modules if name.startswith(f"{__package__}."))
+
+
+def _begin(*modules: str) -> None:
+    end_with_parent()
+    for module in modules:
+        importlib.import_module(module)
 
 
 def end_with_parent() -> None:

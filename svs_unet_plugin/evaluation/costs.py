@@ -16,7 +16,7 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from svs_unet_plugin.workers import end_with_parent
+from svs_unet_plugin.workers import end_with_parent, imported
 
 HOW_COSTS_ARE_MEASURED = (
     "on 60 s of the first song at most, one thread of a CPU, no GPU; loading is not counted"
@@ -51,7 +51,7 @@ def measure_all(
         warm_up, measured: songs.
     """
     server = multiprocessing.get_context("forkserver")
-    server.set_forkserver_preload([name for name in sys.modules if name.startswith("svs_unet_plugin.")])
+    server.set_forkserver_preload(imported())
     for load in tqdm(loads, desc="Measure", unit="system"):
         with ProcessPoolExecutor(1, server, end_with_parent) as pool:
             yield pool.submit(measure, load, warm_up, measured).result()

@@ -29,11 +29,13 @@ def main(arguments: Sequence[str] | None) -> None:
     parser.add_argument("--workers", type=int, default=0, help="processes that read data")
     options = parser.parse_args(arguments)
     conf, experiment = configuration.configuration_of(options), Path(options.exp_dir)
+    network, prepared = network_of(conf), open_prepared(options.data_dir)
     configuration.keep(conf, experiment, options.data_dir)
     best = train(
         conf,
-        open_prepared(options.data_dir),
+        prepared,
         experiment,
+        network,
         mixtures=options.mixtures,
         device=options.device,
         workers=options.workers,
@@ -63,7 +65,7 @@ def train(
     conf: Configuration,
     prepared: Prepared,
     out: Path,
-    network: dict[str, Any] | None = None,
+    network: dict[str, Any],
     *,
     mixtures: str | Path,
     device: str | None = None,
@@ -76,14 +78,13 @@ def train(
     Args:
         prepared: the songs.
         out: the folder of the run.
-        network: a configuration for ``nussl.ml.SeparationModel`` that estimates the configuration's sources,
-            by default its U-Net.
+        network: a configuration for ``nussl.ml.SeparationModel`` that estimates the configuration's sources.
         mixtures: the folder that mix.py writes to, if the configuration asks for it.
         device, workers, progress: see `svs_unet_plugin.nussl.train`.
         validation: further arguments of the dataset of songs for validation.
     """
     nussl.utils.seed(conf.training.seed)
-    model = nussl.ml.SeparationModel(network or network_of(conf))
+    model = nussl.ml.SeparationModel(network)
     songs = whole_songs(
         prepared.valid,
         stft_params=svs.stft_params(conf.stft(prepared.settings.sample_rate)),
