@@ -1,6 +1,6 @@
 """How long separation takes beside Open-Unmix and HT Demucs, and how much memory a long file needs.
 
-Weights are random, but for those in the box: time does not depend on what a network has learnt. The systems
+Weights are random, but for the bundled ones: time does not depend on what a network has learnt. The systems
 take turns in one process, so that whatever else the machine does meets all of them, and are compared turn by
 turn.
 """
@@ -80,7 +80,7 @@ def compare_speed(seconds: int, threads: int, rounds: int) -> str:
     peers = [open_unmix(), ht_demucs()]  # first, so that a missing one is noticed at once
     ours = [
         plugin("the paper's U-Net", Separator(_random_unet(), device="cpu", stft=STFT())),
-        plugin("U-Net in the box", Separator(device="cpu")),
+        plugin("bundled U-Net", Separator(device="cpu")),
     ]
     systems = [*ours, *peers]
     audio = 0.1 * torch.randn(2, seconds * SAMPLE_RATE)
@@ -163,7 +163,7 @@ def measure_memory(minutes: int, threads: int) -> str:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             peak, seconds = pool.submit(_separate_file, song, Path(folder) / "stems", threads).result()
     return (
-        f"{minutes} min of stereo at 44.1 kHz, by the U-Net in the box, file to files: "
+        f"{minutes} min of stereo at 44.1 kHz, by the bundled U-Net, file to files: "
         f"peak memory {peak / 1e6:.0f} MB, {seconds:.0f} s. {_machine(threads)}."
     )
 

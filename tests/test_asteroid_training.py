@@ -31,7 +31,7 @@ SMALL = "--channels 2 --excerpt_frames 32 --epoch_steps 3 --batch_size 4 --epoch
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
-    """Seven made-up songs of four seconds: five to train on, one for validation, one to test on."""
+    """Seven synthetic songs of four seconds: five to train on, one for validation, one to test on."""
     folder = tmp_path_factory.mktemp("songs")
     make_corpus(folder / "corpus", 7, 4, 0, sample_rate=8192)
     return prepare(folder / "corpus", folder / "prepared", jobs=1)

@@ -180,6 +180,29 @@ def test_on_the_fly(prepared: Prepared) -> None:
     assert torch.equal(data[1]["mix_magnitude"], first["mix_magnitude"])
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_on_the_fly_is_resumed_exactly(prepared: Prepared, tmp_path: Path, workers: int) -> None:
+    """What scaper mixes depends on the epoch and the index, not on which process is asked, or how often."""
+    params = svs.stft_params()
+    validation = whole_songs(
+        prepared.valid, stft_params=params, transform=svs.training_transform(excerpt_frames=None)
+    )
+
+    def weights(out: Path, epochs: int) -> dict[str, torch.Tensor]:
+        transform = svs.training_transform(excerpt_frames=16)
+        data = OnTheFly(prepared, STILL, 4, 1, stft_params=params, transform=transform)
+        nussl.utils.seed(0)
+        model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(channels=2))
+        settings = svs.TrainSettings(epochs=epochs, epoch_steps=2, batch_size=2)
+        svs.train(model, data, validation, out, settings, device="cpu", workers=workers, progress=False)
+        return torch.load(out / "checkpoints" / "latest.state.pth", weights_only=True)["model"]
+
+    whole = weights(tmp_path / "whole", 3)
+    weights(tmp_path / "parts", 1)
+    parts = weights(tmp_path / "parts", 3)
+    assert all(torch.equal(parts[name], value) for name, value in whole.items())
+
+
 def test_whole_songs(prepared: Prepared) -> None:
     data = whole_songs(prepared.valid)
     streams, _ = prepared.valid[0].read()

@@ -221,7 +221,7 @@ def validation_names(names: Sequence[str]) -> list[str]:
 
 
 def check_track(track: Track) -> Check:
-    """Decode a track from beginning to end, and tell what is in it."""
+    """Decode a track from beginning to end, and state what is in it."""
     try:
         streams, meter = track.open(), Meter()
         for _ in meter.watch(streams.blocks()):

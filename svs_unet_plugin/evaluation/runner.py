@@ -329,7 +329,7 @@ def liveliest_second(song: Song) -> float:
 
 
 def _write_excerpts(results: Path, id: str, song: Song, signals: Mapping[str, np.ndarray]) -> None:
-    """Write what there is to listen to: that which tells that all is there comes last."""
+    """Write what there is to listen to: what shows that all is there comes last."""
     start = liveliest_second(song)
     part = slice(round(start * song.sample_rate), round((start + EXCERPT_SECONDS) * song.sample_rate))
     for name in sorted(signals, key=lambda name: (name == "mixture", name == "vocals")):

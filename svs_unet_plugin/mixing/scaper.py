@@ -24,6 +24,7 @@ from svs_unet_plugin import audio
 from svs_unet_plugin.corpora.musdb import STEMS
 from svs_unet_plugin.corpora.prepare import Prepared
 from svs_unet_plugin.files import claim, differences, fingerprint, read_settings, write_text
+from svs_unet_plugin.module_view import module_view
 from svs_unet_plugin.workers import in_parallel
 
 LOUDNESS = -20.0
@@ -273,8 +274,5 @@ def import_scaper() -> ModuleType:
             raise
         raise ImportError("scaper is not installed: pip install 'svs_unet_plugin[recipes]'") from error
     if not hasattr(scaper.core.np, "Inf"):
-        # NumPy itself stays as it is.
-        view = ModuleType("numpy")
-        vars(view).update(Inf=np.inf, __getattr__=partial(getattr, np))  # PEP 562
-        scaper.core.np = view
+        scaper.core.np = module_view(np, Inf=np.inf)
     return scaper

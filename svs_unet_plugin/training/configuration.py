@@ -130,6 +130,16 @@ def parser(description: str | None) -> ArgumentParser:
     return found
 
 
+def scoring_parser(description: str | None) -> ArgumentParser:
+    """The command line of a script that scores an experiment."""
+    found = ArgumentParser(description=description)
+    found.add_argument("--exp_dir", type=Path, required=True, help="the experiment, trained")
+    found.add_argument("--data_dir", type=Path, required=True, help="what it was trained on, prepared")
+    found.add_argument("--tracks", type=int | None, help="score so many test tracks only (default: all)")
+    found.add_argument("--jobs", type=int | None, help="processes (default: one for each CPU)")
+    return found
+
+
 def configuration_of(options: Namespace) -> Configuration:
     """The configuration among a script's options."""
     values = options.as_dict()

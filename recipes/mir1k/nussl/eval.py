@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jsonargparse import ArgumentParser
 
 from svs_unet_plugin import Separator, audio
 from svs_unet_plugin.evaluation.metrics import bss_eval_v3
@@ -25,13 +24,7 @@ VIEWS = (1, 4)
 
 
 def main(arguments: Sequence[str] | None) -> None:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--exp_dir", type=Path, required=True, help="the experiment")
-    parser.add_argument(
-        "--data_dir", type=Path, required=True, help="the folder that `svs-unet data mir1k` wrote"
-    )
-    parser.add_argument("--tracks", type=int | None, help="only the first so many clips of each singer")
-    parser.add_argument("--jobs", type=int | None, help="processes (default: one a core)")
+    parser = configuration.scoring_parser(__doc__)
     options = parser.parse_args(arguments)
     if configuration.read(options.exp_dir).values["every_clip"]:
         print("Not scored: it was trained on the test singers, too.")

@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None) -> None:
     parser = configuration.parser(__doc__)
     parser.add_class_arguments(ClipSettings)
     parser.add_argument("--data_dir", required=True, help="the folder that `svs-unet data mir1k` wrote")
-    parser.add_argument("--exp_dir", required=True, help="the experiment; it is resumed if it was begun")
+    parser.add_argument("--exp_dir", required=True, help="the experiment; it is resumed if it exists")
     parser.add_argument("--workers", type=int, default=0, help="processes that read data")
     options = parser.parse_args(arguments)
     conf, experiment = configuration.configuration_of(options), Path(options.exp_dir)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Subset
@@ -253,15 +252,9 @@ class Separation:
 
 
 def main(arguments: Sequence[str] | None) -> None:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument(
-        "--exp_dir", type=Path, required=True, help="the experiment, whose folder gets it all"
-    )
-    parser.add_argument("--data_dir", type=Path, required=True, help="prepared songs")
+    parser = configuration.scoring_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training for each")
-    parser.add_argument("--jobs", type=int | None, help="processes that score (default: one a core)")
-    parser.add_argument("--tracks", type=int | None, help="score so many test songs only (default: all)")
     parser.add_argument("--models", help="ids of networks, with commas between (default: all)")
     options = parser.parse_args(arguments)
     ids = [candidate.id for candidate in CANDIDATES]

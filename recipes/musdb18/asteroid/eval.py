@@ -8,7 +8,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
-from jsonargparse import ArgumentParser
 
 from svs_unet_plugin.asteroid import asteroid  # repaired
 from svs_unet_plugin.checkpoint import load_weights_only
@@ -27,12 +26,8 @@ SYSTEM = "svsunet"
 
 
 def main(arguments: Sequence[str] | None) -> None:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--exp_dir", type=Path, required=True, help="the experiment")
-    parser.add_argument("--data_dir", type=Path, required=True, help="prepared songs")
+    parser = configuration.scoring_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
-    parser.add_argument("--jobs", type=int | None, help="processes (default: one a core)")
-    parser.add_argument("--tracks", type=int | None, help="score so many test songs only (default: all)")
     parser.add_argument("--examples", type=int, default=2, help="songs of which to save an excerpt")
     options = parser.parse_args(arguments)
 

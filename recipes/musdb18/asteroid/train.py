@@ -21,7 +21,7 @@ LIGHTNING = {"accelerator": str, "devices": int | str, "num_nodes": int, "strate
 
 def main(arguments: Sequence[str] | None) -> None:
     parser = configuration.parser(__doc__)
-    parser.add_argument("--exp_dir", required=True, help="the experiment; it is resumed if it was begun")
+    parser.add_argument("--exp_dir", required=True, help="the experiment; it is resumed if it exists")
     parser.add_argument("--data_dir", required=True, help="prepared songs")
     parser.add_argument("--data_name", default="musdb18", help="what they are, for who gets the model")
     parser.add_argument("--workers", type=int, default=0, help="processes that read data")

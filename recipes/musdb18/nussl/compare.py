@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import yaml
 from eval import entry_of
-from jsonargparse import ArgumentParser
 from train import network_of, train
 
 from svs_unet_plugin import STFT, audio
@@ -58,12 +57,8 @@ LISTENED_TRACKS = 2
 
 
 def main(arguments: Sequence[str] | None) -> None:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--exp_dir", type=Path, required=True, help="the experiment, trained")
-    parser.add_argument("--data_dir", type=Path, required=True, help="prepared songs")
+    parser = configuration.scoring_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
-    parser.add_argument("--jobs", type=int | None, help="processes (default: one a core)")
-    parser.add_argument("--tracks", type=int | None, help="score so many test songs only (default: all)")
     parser.add_argument(
         "--epochs",
         type=int | None,

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from svs_unet_plugin.corpora.prepare import open_prepared
 from svs_unet_plugin.evaluation.report.tables import system_table
 from svs_unet_plugin.evaluation.runner import Entry, alarms, network_entry, run, tracks_to_score
@@ -18,12 +16,8 @@ SYSTEM = "unet"
 
 
 def main(arguments: Sequence[str] | None) -> None:
-    parser = ArgumentParser(description=__doc__)
-    parser.add_argument("--exp_dir", type=Path, required=True, help="the experiment")
-    parser.add_argument("--data_dir", type=Path, required=True, help="prepared songs")
+    parser = configuration.scoring_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
-    parser.add_argument("--jobs", type=int | None, help="processes (default: one a core)")
-    parser.add_argument("--tracks", type=int | None, help="score so many test songs only (default: all)")
     options = parser.parse_args(arguments)
 
     tracks = tracks_to_score(options.source, open_prepared(options.data_dir))[: options.tracks]

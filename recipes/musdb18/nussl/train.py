@@ -24,7 +24,7 @@ MIXING = Literal["remix", "scaper", "on_the_fly"]
 
 def main(arguments: Sequence[str] | None) -> None:
     parser = command_line(__doc__)
-    parser.add_argument("--exp_dir", required=True, help="the experiment; it is resumed if it was begun")
+    parser.add_argument("--exp_dir", required=True, help="the experiment; it is resumed if it exists")
     parser.add_argument("--device", help="cpu, cuda …; default: a GPU if there is one")
     parser.add_argument("--workers", type=int, default=0, help="processes that read data")
     options = parser.parse_args(arguments)

@@ -21,6 +21,7 @@ import numpy as np
 
 from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals
 from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.module_view import module_view
 
 _lock = threading.RLock()
 _allowed: list[type] = []
@@ -93,17 +94,10 @@ def _windows_in_scipy_signal() -> Iterator[None]:
             delattr(scipy.signal, name)
 
 
-def _view(module: ModuleType, **changed: Any) -> ModuleType:
-    """A stand-in for ``module`` with some names changed, for one file of nussl; ``module`` stays as it is."""
-    view = ModuleType(module.__name__, module.__doc__)
-    vars(view).update(changed, __getattr__=functools.partial(getattr, module))  # PEP 562
-    return view
-
-
 def _duet() -> None:
     """NumPy 2.0 removed ``np.mat``, which DUET calls."""
     duet = importlib.import_module("nussl.separation.spatial.duet")
-    duet.np = _view(np, mat=np.asmatrix)  # type: ignore[attr-defined]
+    duet.np = module_view(np, mat=np.asmatrix)  # type: ignore[attr-defined]
 
 
 def _resample_and_rms() -> None:
@@ -117,8 +111,8 @@ def _resample_and_rms() -> None:
         return librosa.feature.rms(y=y, **kwargs)
 
     audio_signal = importlib.import_module("nussl.core.audio_signal")
-    feature = _view(librosa.feature, rms=rms)
-    audio_signal.librosa = _view(librosa, resample=resample, feature=feature)  # type: ignore[attr-defined]
+    feature = module_view(librosa.feature, rms=rms)
+    audio_signal.librosa = module_view(librosa, resample=resample, feature=feature)  # type: ignore[attr-defined]
 
 
 def _mel_projection() -> None:
@@ -129,8 +123,8 @@ def _mel_projection() -> None:
         return librosa.filters.mel(sr=sr, n_fft=n_fft, n_mels=n_mels)
 
     blocks = importlib.import_module("nussl.ml.networks.modules.blocks")
-    filters = _view(librosa.filters, mel=mel)
-    blocks.librosa = _view(librosa, filters=filters)  # type: ignore[attr-defined]
+    filters = module_view(librosa.filters, mel=mel)
+    blocks.librosa = module_view(librosa, filters=filters)  # type: ignore[attr-defined]
 
 
 def _hanning() -> None:
