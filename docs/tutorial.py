@@ -129,7 +129,7 @@ evaluate(Separator())
 #
 # `Remix` draws new mixtures from the songs of any nussl dataset, `train` runs nussl's engines. Called
 # again with the same folder, `train` resumes where it was stopped. Two songs are held back to choose the
-# best epoch. The network has a quarter of the paper's width and sees 320 batches, which is far too little
+# best epoch. The network has a quarter of the paper's width and sees 160 batches, which is far too little
 # for real songs.
 
 
@@ -148,7 +148,7 @@ checkpoint = svs.train(
     svs.Remix(songs(slice(2, None))),
     songs(slice(2), stft_params=svs.stft_params(), transform=whole_song),
     folder / "nussl",
-    svs.TrainSettings(epochs=4, epoch_steps=80, schedule="one-cycle", learning_rate=3e-3),
+    svs.TrainSettings(epochs=4, epoch_steps=40, schedule="one-cycle", learning_rate=3e-3),
     progress=False,
 )
 evaluate(Separator(checkpoint))
@@ -172,7 +172,7 @@ print(vocals)
 prepared = prepare(folder / "corpus", folder / "prepared")
 torch.manual_seed(0)
 model = svs_unet_plugin.asteroid.SVSUNet(channels=4)
-settings = svs.TrainSettings(epochs=4, epoch_steps=80, schedule="one-cycle", learning_rate=3e-3)
+settings = svs.TrainSettings(epochs=4, epoch_steps=40, schedule="one-cycle", learning_rate=3e-3)
 excerpts = Excerpts(prepared, STFT(), items=settings.epoch_steps * settings.batch_size)
 system = MaskSystem(model, excerpts, whole_songs(prepared), settings)
 best = train(system, folder / "asteroid", progress=False, accelerator="cpu", devices=1)
