@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from svs_unet_plugin.corpora.musdb import STEMS
 from svs_unet_plugin.nussl import baselines, nussl
-from svs_unet_plugin.nussl.baselines import STEMS, FrequencyInformedNMF, HPSSBassRepetSim
+from svs_unet_plugin.nussl.baselines import FrequencyInformedNMF, HPSSBassRepetSim
 
 RATE = 22_050
 

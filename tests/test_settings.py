@@ -44,7 +44,9 @@ def test_schedules() -> None:
     # Halved when patience / 2 epochs and one more are no better than the first.
     assert rates(TrainSettings(patience=4), [1.0] * 5) == [1e-3] * 3 + [5e-4] * 2
     cycle = rates(TrainSettings(schedule="one-cycle", epochs=2, epoch_steps=10), [0.0] * 20)
-    assert max(cycle) == pytest.approx(1e-3, rel=0.01) and cycle[-1] < 1e-8 and cycle.index(max(cycle)) in (5, 6)
+    assert (
+        max(cycle) == pytest.approx(1e-3, rel=0.01) and cycle[-1] < 1e-8 and cycle.index(max(cycle)) in (5, 6)
+    )
 
 
 def test_bfloat16_is_where_it_is_asked_for_or_fast() -> None:

@@ -13,12 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from svs_unet_plugin.corpora.musdb import STEMS
 from svs_unet_plugin.nussl import compat
 
 nussl = compat.import_nussl()
 _primitive, _benchmark = nussl.separation.primitive, nussl.separation.benchmark
-
-STEMS = ("vocals", "drums", "bass", "other")
 
 BASS_HZ = 200.0
 """What is steady and lies below belongs to the bass: its fundamentals reach from 40 Hz to some 250 Hz."""
@@ -77,7 +76,7 @@ class HPSSBassRepetSim(_FourStems):
         low = _low_pass(self.audio_signal.freq_vector)[:, None, None]
         unique = _primitive.RepetSim(self.audio_signal, high_pass_cutoff=LOWEST_VOICE_HZ).run()[1].mask
         rest = harmonic * (1 - low)
-        return rest * unique, 1 - harmonic, harmonic * low, rest * (1 - unique)
+        return 1 - harmonic, harmonic * low, rest * (1 - unique), rest * unique
 
 
 class FrequencyInformedNMF(_FourStems):
@@ -100,7 +99,7 @@ class FrequencyInformedNMF(_FourStems):
         frequencies = self.audio_signal.freq_vector
         lag = LEAST_PERIOD * self.audio_signal.sample_rate / self.stft_params.hop_length
         shares = np.zeros((3, *magnitudes.shape))  # of vocals, bass, other in the harmonic part
-        shares[2] = 1  # where there is nothing to tell
+        shares[2] = 1  # where there is nothing to go by
         for lower, upper in pairwise((0.0, *EDGES_HZ, np.inf)):
             inside = (frequencies >= lower) & (frequencies < upper)
             part = (harmonic * magnitudes)[inside]  # (bins, frames, channels)
@@ -114,7 +113,7 @@ class FrequencyInformedNMF(_FourStems):
             parts[2] += 1e-9 * parts.max()
             shares[:, inside] = parts / parts.sum(axis=0)
         vocals, bass, other = shares * harmonic
-        return vocals, 1 - harmonic, bass, other
+        return 1 - harmonic, bass, other, vocals
 
 
 def _low_pass(frequencies: np.ndarray) -> np.ndarray:
