@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None) -> None:
         results,
         experiment,
         "Singing-voice separation: the U-Net and others",
-        facts(experiment, conf, tracks, options.epochs),
+        facts(experiment, conf, tracks, options.epochs if set(chosen) & set(others) else None),
         musdb18_test=is_musdb18_test(prepared, tracks),
     )
     systems = store.read_systems(results)
