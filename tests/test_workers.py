@@ -49,9 +49,12 @@ def run(script: str) -> str:
 
 
 def test_results_in_order_from_processes_of_one_thread() -> None:
-    found = eval(run("  print(list(in_parallel(threads, range(6), 2, title='Test')))"))
+    said = run("  import os; print((os.getpid(), list(in_parallel(threads, range(6), 2, title='Test'))))")
+    parent, found = eval(said)
     assert [item for item, _, _ in found] == list(range(6))
-    assert len({process for _, process, _ in found}) == 2 and {count for _, _, count in found} == {1}
+    processes = {process for _, process, _ in found}
+    assert parent not in processes and len(processes) <= 2  # one may have done all before the other was there
+    assert {count for _, _, count in found} == {1}
 
 
 def test_as_many_processes_as_there_are_cpus_to_run_on() -> None:
