@@ -121,7 +121,7 @@ def test_vocals_are_nussls_own(stems: dict[str, np.ndarray]) -> None:
 
 
 def test_melodia_where_vamp_is(stems: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a stand-in for the plugin, which can't be had from a registry: it tells the voice's true pitch."""
+    """With a stand-in for the plugin, which can't be had from a registry: it gives the voice's true pitch."""
     assert "melodia" not in baselines.baselines() or nussl.vamp_imported
     times = np.arange(0, 6, 128 / 44_100)  # the hop that nussl counts on
 

@@ -167,7 +167,7 @@ class Baseline:
     Args:
         id: see `svs_unet_plugin.evaluation.store.System`.
         name: as people read it.
-        kind: an oracle knows the true sources.
+        kind: an oracle uses the true sources.
         make: makes the separator from a mixture and, for oracles, from the true `STEMS`, all ``AudioSignal``.
         estimates: what each estimate of the separator is, in order: `STEMS`, or ``"vocals"`` and anything.
         short_window: whether it takes windows of `SHORT_WINDOW_SECONDS`, half of nussl's.
