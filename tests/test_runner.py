@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import museval
@@ -15,8 +16,8 @@ from systems import Filtered, Heavy
 
 from svs_unet_plugin.corpora.musdb import Track, find_tracks
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
-from svs_unet_plugin.evaluation import runner, store
-from svs_unet_plugin.evaluation.costs import peak_memory
+from svs_unet_plugin.evaluation import costs, runner, store
+from svs_unet_plugin.evaluation.costs import measure, peak_memory
 from svs_unet_plugin.evaluation.metrics import SCALE_METRICS, museval_scores, scale_scores
 from svs_unet_plugin.evaluation.runner import (
     Entry,
@@ -175,6 +176,45 @@ def test_what_decides_the_scores_is_recorded(
     assert "scoring was 1 and is now -1" in capsys.readouterr().err
     assert other.stat().st_mtime_ns != when
 
+    when = other.stat().st_mtime_ns
+    versions = runner.version
+    monkeypatch.setattr(runner, "version", lambda name: "0" if name == "svs_unet_plugin" else versions(name))
+    run(tmp_path, [Filtered().entry()], tracks, 1)
+    assert "svs_unet_plugin_version was " in capsys.readouterr().err
+    assert other.stat().st_mtime_ns != when
+
+
+@pytest.mark.parametrize(
+    "entry", [Filtered(gain=0.5).entry(), Filtered().entry("other")], ids=["changed", "new"]
+)
+def test_reference_excerpts_follow_the_files(corpus: Path, tmp_path: Path, entry: Entry) -> None:
+    """Also where nothing of the system that is run is kept."""
+    songs = Path(shutil.copytree(corpus, tmp_path / "songs"))
+    (track,) = [track for track in find_tracks(songs) if track.subset == "test"][:1]
+    out = tmp_path / "out"
+    run(out, [Filtered().entry()], [track], 1, listened=1)
+    path = store.audio_files(out, store.REFERENCE, track.name)["vocals"]
+    before, when = path.read_bytes(), path.stat().st_mtime_ns
+    run(out, [Filtered().entry()], [track], 1, listened=1)
+    assert path.stat().st_mtime_ns == when
+    shutil.copyfile(track.path / "drums.wav", track.path / "vocals.wav")
+    run(out, [entry], [track], 1, listened=1)
+    assert path.read_bytes() != before
+
+
+def test_outdated_scores_that_cannot_be_deleted(
+    test_tracks: list[Track], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not recorded as scores of the new system."""
+    run(tmp_path, [Filtered().entry()], test_tracks[:1], 1)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr("os.rmdir", refuse)
+    with pytest.raises(PermissionError, match="not yours"):
+        run(tmp_path, [Filtered(gain=0.5).entry()], test_tracks[:1], 1)
+
 
 def test_retrained_weights_are_loaded_again(
     test_tracks: list[Track], tmp_path: Path, checkpoint_path: Path, make_network: Callable[..., Any]
@@ -210,6 +250,23 @@ def test_costs_are_without_loading(tmp_path: Path) -> None:
     assert system.peak_memory_mb is not None and 400 < system.peak_memory_mb < 4000
     run(tmp_path / "results", [entry], tracks, 1, costs=True)
     assert log.read_text().count("load") == 2
+
+
+def test_the_clock_runs_for_the_song_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that the system itself advances: loading takes 100 s, the warm-up 10 s, the song 1 s."""
+    now = 0.0
+    monkeypatch.setattr(costs, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(costs.torch, "set_num_threads", lambda threads: None)  # of the other tests' process
+
+    def wait(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def load() -> Callable[[float], None]:
+        wait(100.0)
+        return wait
+
+    assert measure(load, 10.0, 1.0).seconds == 1.0
 
 
 def test_memory_is_of_the_process_itself() -> None:
@@ -259,9 +316,8 @@ def test_killed_and_started_again(corpus: Path, tmp_path: Path) -> None:
     for path in out.glob("some/*/*.json"):
         json.loads(path.read_text())
     assert not files(out, tracks)[-1].exists()
+    (out / "some" / "test" / ".0.part").write_text("{")  # what a kill in the middle of a file leaves
     run(out, [Filtered().entry()], tracks, 1, listened=2)
-    for hidden in out.rglob(".*.part"):  # of the process that was killed
-        hidden.unlink()
     assert written(out) == written(tmp_path / "undisturbed")
 
 

@@ -24,6 +24,7 @@ from svs_unet_plugin.evaluation.costs import measure_all
 from svs_unet_plugin.evaluation.metrics import in_order, museval_scores, scale_scores
 from svs_unet_plugin.evaluation.store import REFERENCE, System
 from svs_unet_plugin.files import (
+    PART_SUFFIX,
     SETTINGS_FILE,
     atomic_write,
     differences,
@@ -169,14 +170,14 @@ def run(
         ValueError: if another run works in the folder, or an estimate can't be scored.
     """
     with lock(results):
+        for part in results.rglob(f".*{PART_SUFFIX}"):  # of a run that was killed
+            part.unlink()
         for entry in entries:
-            _begin(results, entry, tracks)
+            _update_folder(results, entry, tracks)
         if costs:
             _measure(results, entries, tracks[0])
         for track in tracks[:listened]:  # here, since every system would write the same files
-            if track.name not in store.audio_tracks(results):
-                song = read_song(track)
-                _write_excerpts(results, REFERENCE, song, {**song.sources, "mixture": song.mixture})
+            _write_reference(results, track)
         tasks = [
             _Task(results, entry, track, i < listened) for i, track in enumerate(tracks) for entry in entries
         ]
@@ -185,13 +186,13 @@ def run(
             pass
 
 
-def _begin(results: Path, entry: Entry, tracks: Sequence[Track]) -> None:
+def _update_folder(results: Path, entry: Entry, tracks: Sequence[Track]) -> None:
     """Describe a system in its folder, and delete what is there of anything that was different."""
     folder = results / entry.system.id
     same = {
         "identity": entry.identity,
         "scoring": SCORING_VERSION,
-        **{f"{name}_version": version(name) for name in ("museval", "numpy", "scipy")},
+        **{f"{name}_version": version(name) for name in ("svs_unet_plugin", "museval", "numpy", "scipy")},
     }
     now = {track.name: fingerprint([track.path]) for track in tracks}
     before = read_settings(folder) or {}
@@ -201,7 +202,8 @@ def _begin(results: Path, entry: Entry, tracks: Sequence[Track]) -> None:
             print(
                 f"{entry.system.id} is scored anew: {'; '.join(differences(before, same))}", file=sys.stderr
             )
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(folder)
         kept = {}
     for name in [name for name in now if kept.get(name, now[name]) != now[name]]:
         print(f"{entry.system.id} is scored anew on {name}, whose files have changed", file=sys.stderr)
@@ -334,6 +336,16 @@ def _write_excerpts(results: Path, id: str, song: Song, signals: Mapping[str, np
     part = slice(round(start * song.sample_rate), round((start + EXCERPT_SECONDS) * song.sample_rate))
     for name in sorted(signals, key=lambda name: (name == "mixture", name == "vocals")):
         store.write_audio(results, id, song.name, name, signals[name][:, part], song.sample_rate)
+
+
+def _write_reference(results: Path, track: Track) -> None:
+    """Write the excerpts of a track's mixture and true sources, unless those of the same files are there."""
+    written = read_settings(results / REFERENCE) or {}
+    now = fingerprint([track.path])
+    if written.get(track.name) != now or track.name not in store.audio_tracks(results):
+        song = read_song(track)
+        _write_excerpts(results, REFERENCE, song, {**song.sources, "mixture": song.mixture})
+        write_json(results / REFERENCE / SETTINGS_FILE, {**written, track.name: now})
 
 
 def _groups(names: Mapping[str, Any]) -> list[list[str]]:

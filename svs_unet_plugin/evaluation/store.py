@@ -9,6 +9,7 @@ Each system has a folder of its own, and all that is in it is written whole or n
                        losses.csv               see `svs_unet_plugin.training.history`
                        settings.json            what decided all of it (see `runner`)
     <results>/reference/audio/<track>/          the mixture and the true sources of those excerpts
+                        settings.json           the fingerprints of the tracks' files
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["trained", "classical", "oracle", "bound"]
-"""An oracle knows the true sources; a bound is the mixture itself, which does nothing."""
+"""An oracle uses the true sources; a bound is the mixture itself, which does nothing."""
 
 REFERENCE = "reference"
 """The folder of the true sources, beside those of the systems."""
