@@ -25,7 +25,7 @@ from svs_unet_plugin.training.history import read_losses
 RECIPE = Path(__file__).parent.parent / "recipes" / "musdb18" / "nussl"
 BLSTM = "blstm"
 RATE = 16_000
-SYSTEMS = ("unet", "blstm", "repet-sim", "irm", "irm-8192", "mixture")
+SYSTEMS = ("unet", "blstm", "repet-sim", "irm-full-band", "irm-8192", "mixture")
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_killed_and_started_again(folder: Path) -> None:
 
     track = next(t for t in musdb.find_tracks(folder / "corpus") if t.subset == "test")
     check_directly(read_song(track), folder, results)
-    heard = store.audio_files(results, "irm", track.name)
+    heard = store.audio_files(results, "irm-full-band", track.name)
     assert set(heard) == {"vocals", "drums", "bass", "other", "accompaniment"}
     assert set(store.audio_files(results, store.REFERENCE, track.name)) == {*heard, "mixture"}
 

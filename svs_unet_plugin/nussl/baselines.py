@@ -265,7 +265,7 @@ _BASELINES = (
         STEMS,
     ),
     Baseline(
-        "irm",
+        "irm-full-band",
         "Ideal ratio mask, full band",
         "oracle",
         lambda mix, true: _benchmark.IdealRatioMask(mix, true, approach="msa"),
