@@ -54,7 +54,12 @@ def in_parallel(
         yield from tqdm(map(work, items), desc=title, total=len(items), unit=unit)
         return
     pool = joblib.Parallel(
-        jobs, return_as="generator", batch_size=1, pre_dispatch="all", initializer=_begin, initargs=imported()
+        jobs,
+        return_as="generator",
+        batch_size=1,
+        pre_dispatch="all",
+        initializer=_prepare_process,
+        initargs=imported(),
     )
     done = 0
     try:
@@ -77,7 +82,7 @@ def imported() -> list[str]:
     return sorted(name for name in sys.modules if name.startswith(f"{__package__}."))
 
 
-def _begin(*modules: str) -> None:
+def _prepare_process(*modules: str) -> None:
     end_with_parent()
     for module in modules:
         importlib.import_module(module)

@@ -13,7 +13,7 @@ import pandas as pd
 from svs_unet_plugin import Separator, audio
 from svs_unet_plugin.evaluation.metrics import bss_eval_v3
 from svs_unet_plugin.evaluation.oracles import IdealRatioMask, ideal_ratio_mask
-from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.files import atomic_write, digest
 from svs_unet_plugin.training import configuration
 from svs_unet_plugin.workers import in_parallel
 
@@ -36,7 +36,8 @@ def main(arguments: Sequence[str] | None) -> None:
     clips = [path for paths in by_singer.values() for path in paths[: options.tracks]]
     if not clips:
         raise ValueError(f"{options.data_dir} holds no test clips: run stage 1 first")
-    work = partial(score, checkpoint=options.exp_dir / "checkpoints" / "best.model.pth")
+    checkpoint = options.exp_dir / "checkpoints" / "best.model.pth"
+    work = partial(score, checkpoint=checkpoint, weights=digest(checkpoint))
     scored = in_parallel(work, clips, options.jobs, title="Score", unit="clip")
     scores = pd.DataFrame([row for rows in scored for row in rows])
     with atomic_write(options.exp_dir / "test_scores.csv") as beside:
@@ -53,18 +54,19 @@ def main(arguments: Sequence[str] | None) -> None:
         print(f"| {system} | {' | '.join(cells)} |")
 
 
-@cache  # this process scores one experiment
-def _separator(checkpoint: Path, views: int) -> Separator:
+@cache
+def _separator(checkpoint: Path, weights: str, views: int) -> Separator:
+    """The separator of a checkpoint, for as long as it has these weights, by their digest."""
     return Separator(checkpoint, device="cpu", views=views)
 
 
-def score(mix: Path, checkpoint: Path) -> list[dict[str, Any]]:
+def score(mix: Path, checkpoint: Path, weights: str) -> list[dict[str, Any]]:
     """Scores of the network, by each of `VIEWS`, and of the ideal ratio mask on one clip, a row a source."""
     references = np.concatenate([audio.read(mix.parents[1] / source / mix.name)[0] for source in SOURCES])
     mixture, sample_rate = audio.read(mix)
     systems = {}
     for views in VIEWS:
-        separator = _separator(checkpoint, views)
+        separator = _separator(checkpoint, weights, views)
         stems = separator.separate(mixture, sample_rate)
         system = checkpoint.parent.parent.name + (f", {views} views" if views > 1 else "")
         systems[system] = np.concatenate([stems[source] for source in SOURCES])
