@@ -6,7 +6,7 @@ import torch
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT
-from svs_unet_plugin.mixing.excerpts import ExcerptSettings, draw_generator, random_filter
+from svs_unet_plugin.mixing.excerpts import ExcerptSettings, draw_generator
 from svs_unet_plugin.nussl import nussl
 
 tfm = nussl.datasets.transforms
@@ -100,22 +100,6 @@ def test_speed_changes_pitch_and_no_length() -> None:
     assert 1000 / 1.25 - 1 <= min(pitches) < 830 and 1200 < max(pitches) <= 1251
     unchanged = np.abs(np.array(pitches) - 1000) < 0.1
     assert 0.2 < unchanged.mean() < 0.4
-
-
-def test_a_random_filter_colours_and_echoes_at_the_same_level() -> None:
-    generator = np.random.default_rng(0)
-    click = np.zeros(4 * 8192, np.float32)
-    click[8192] = 0.5
-    spectra = []
-    for _ in range(200):
-        heard = random_filter(click, 8192, generator)
-        assert heard.dtype == np.float32 and heard.shape == click.shape
-        assert np.linalg.norm(heard) == pytest.approx(0.5, rel=1e-4)
-        direct, late = np.abs(heard[8192 - 500 : 8192 + 500]).max(), np.abs(heard[int(2.7 * 8192) :]).max()
-        assert late < direct / 100  # the longest room has fallen by 60 dB 1.53 s after the click
-        spectra.append(20 * np.log10(np.abs(np.fft.rfft(heard[8192 - 120 : 8192 + 120]))[30:33].mean()))
-    assert 3 < np.std(spectra) < 6  # the equalizer's 4 dB around 1 kHz, and some of the room
-    assert not random_filter(np.zeros(5000, np.float32), 8192, generator).any()
 
 
 def test_a_share_of_the_sources_is_filtered() -> None:

@@ -10,7 +10,8 @@ from killing import kill_script_when
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT, Separator, audio
 from svs_unet_plugin.files import lock
-from svs_unet_plugin.nussl import nussl
+from svs_unet_plugin.nussl import nussl, training
+from svs_unet_plugin.training.history import Losses, read_losses
 
 SETTINGS = svs.TrainSettings(epochs=3, epoch_steps=2, batch_size=2, schedule="one-cycle", learning_rate=0.01)
 
@@ -33,7 +34,9 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(songs: Path, out: Path, settings: svs.TrainSettings = SETTINGS, **options: Any) -> Path:
+def train(
+    songs: Path, out: Path, settings: svs.TrainSettings = SETTINGS, *, remix: bool = False, **options: Any
+) -> Path:
     def dataset(part: str, excerpt_frames: int | None) -> Any:
         return nussl.datasets.MixSourceFolder(
             str(songs),
@@ -43,8 +46,14 @@ def train(songs: Path, out: Path, settings: svs.TrainSettings = SETTINGS, **opti
 
     nussl.utils.seed(0)
     model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(channels=2))
-    data, validation = dataset("train", 70), dataset("valid", None)
-    return svs.train(model, data, validation, out, settings, device="cpu", progress=False, **options)
+    validation = dataset("valid", None)
+    if remix:
+        folder = nussl.datasets.MixSourceFolder(str(songs))
+        data: Any = svs.Remix(folder, settings=svs.ExcerptSettings(excerpt_frames=70, filtered=0.5))
+    else:
+        data = dataset("train", 70)
+    options = {"device": "cpu", "progress": False, **options}
+    return svs.train(model, data, validation, out, settings, **options)
 
 
 def state(out: Path) -> dict:
@@ -92,25 +101,49 @@ SCRIPT = """
 import sys, pathlib
 from test_nussl_training import SETTINGS, replace, train
 train(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), replace(SETTINGS, epochs=8),
-workers=int(sys.argv[3]))
+workers=int(sys.argv[3]), remix=sys.argv[4] == "True")
 """
 
 
+@pytest.mark.parametrize("remix", [False, True])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_is_resumed_exactly_after_kill_9(songs: Path, tmp_path: Path, workers: int) -> None:
+def test_is_resumed_exactly_after_kill_9(songs: Path, tmp_path: Path, workers: int, remix: bool) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     settings = replace(SETTINGS, epochs=8)
-    train(songs, whole, settings, workers=workers)
+    train(songs, whole, settings, workers=workers, remix=remix)
     latest = killed / "checkpoints" / "latest.state.pth"
-    assert kill_script_when(latest.exists, SCRIPT, songs, killed, workers)
+    assert kill_script_when(latest.exists, SCRIPT, songs, killed, workers, remix)
     done = len(state(killed)["history"]["train/loss"])
     assert 1 <= done < 8
-    train(songs, killed, settings, workers=workers)
+    train(songs, killed, settings, workers=workers, remix=remix)
     assert_same_state(state(killed), state(whole))
+    assert (killed / "losses.csv").read_bytes() == (whole / "losses.csv").read_bytes()
     # And once it has come to its end, there is nothing more to do.
     before = (killed / "checkpoints" / "latest.state.pth").stat().st_mtime_ns
-    train(songs, killed, settings, workers=workers)
+    train(songs, killed, settings, workers=workers, remix=remix)
     assert (killed / "checkpoints" / "latest.state.pth").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("name", ["write_losses", "plot_losses"])
+def test_losses_are_complete_after_a_kill_in_the_last_epoch(
+    songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Also where the run ends between two of the files that an epoch leaves."""
+    write = getattr(training, name)
+
+    def killed(path: Path, losses: Losses, *arguments: Any) -> None:
+        if len(losses.train) == SETTINGS.epochs:
+            raise KeyboardInterrupt
+        write(path, losses, *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, name, killed)
+        train(songs, tmp_path)
+    drawn = []
+    monkeypatch.setattr(training, "plot_losses", lambda path, losses, loss: drawn.append(losses))
+    train(songs, tmp_path)
+    losses = read_losses(tmp_path / "losses.csv")
+    assert losses is not None and len(losses.train) == SETTINGS.epochs and drawn == [losses]
 
 
 def test_the_seed_decides(songs: Path, tmp_path: Path) -> None:
@@ -143,8 +176,9 @@ def test_another_network_or_other_data_is_not_mixed_up_with_it(songs: Path, tmp_
 def test_two_runs_do_not_share_a_folder_and_a_refused_one_leaves_no_lock(songs: Path, tmp_path: Path) -> None:
     with lock(tmp_path / "checkpoints"), pytest.raises(ValueError, match="is in use by another run"):
         train(songs, tmp_path)
-    with pytest.raises(TypeError):
-        train(songs, tmp_path, device=3)  # after the lock was taken
+    with pytest.raises(RuntimeError, match="nowhere"):
+        train(songs, tmp_path, device="nowhere")  # after the lock was taken
+    assert (tmp_path / "checkpoints" / "settings.json").exists()
     train(songs, tmp_path)
 
 

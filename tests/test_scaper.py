@@ -180,27 +180,34 @@ def test_on_the_fly(prepared: Prepared) -> None:
     assert torch.equal(data[1]["mix_magnitude"], first["mix_magnitude"])
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_training_on_the_fly_is_resumed_exactly(prepared: Prepared, tmp_path: Path, workers: int) -> None:
-    """What scaper mixes depends on the epoch and the index, not on which process is asked, or how often."""
+def train_on_the_fly(prepared: Prepared, out: Path, workers: int) -> dict[str, torch.Tensor]:
+    """The weights after three epochs."""
     params = svs.stft_params()
     validation = whole_songs(
         prepared.valid, stft_params=params, transform=svs.training_transform(excerpt_frames=None)
     )
+    transform = svs.training_transform(excerpt_frames=16)
+    data = OnTheFly(prepared, STILL, 4, 1, stft_params=params, transform=transform)
+    nussl.utils.seed(0)
+    model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(channels=2))
+    settings = svs.TrainSettings(epochs=3, epoch_steps=2, batch_size=2)
+    svs.train(model, data, validation, out, settings, device="cpu", workers=workers, progress=False)
+    return torch.load(out / "checkpoints" / "latest.state.pth", weights_only=True)["model"]
 
-    def weights(out: Path, epochs: int) -> dict[str, torch.Tensor]:
-        transform = svs.training_transform(excerpt_frames=16)
-        data = OnTheFly(prepared, STILL, 4, 1, stft_params=params, transform=transform)
-        nussl.utils.seed(0)
-        model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(channels=2))
-        settings = svs.TrainSettings(epochs=epochs, epoch_steps=2, batch_size=2)
-        svs.train(model, data, validation, out, settings, device="cpu", workers=workers, progress=False)
-        return torch.load(out / "checkpoints" / "latest.state.pth", weights_only=True)["model"]
 
-    whole = weights(tmp_path / "whole", 3)
-    weights(tmp_path / "parts", 1)
-    parts = weights(tmp_path / "parts", 3)
-    assert all(torch.equal(parts[name], value) for name, value in whole.items())
+def test_training_on_the_fly_depends_on_neither_kills_nor_workers(prepared: Prepared, tmp_path: Path) -> None:
+    """What is mixed, and which excerpt of it is used, are the epoch's and the index's."""
+    script = (
+        "import sys\nfrom svs_unet_plugin.corpora.prepare import open_prepared\nfrom test_scaper import *\n"
+        "train_on_the_fly(open_prepared(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))"
+    )
+    whole = train_on_the_fly(prepared, tmp_path / "whole", 0)
+    for workers in (0, 2):
+        out = tmp_path / str(workers)
+        latest = out / "checkpoints" / "latest.state.pth"
+        assert kill_script_when(latest.exists, script, prepared.folder, out, workers)
+        resumed = train_on_the_fly(prepared, out, workers)
+        assert all(torch.equal(resumed[name], value) for name, value in whole.items())
 
 
 def test_whole_songs(prepared: Prepared) -> None:

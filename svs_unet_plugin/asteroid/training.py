@@ -130,7 +130,8 @@ def train(
 
     After each epoch ``out`` holds ``checkpoints/last.ckpt`` and those of the five best epochs,
     ``losses.csv``, ``loss.png`` and Lightning's logs. A run that was stopped, in whatever way, and is called
-    again, ends where an undisturbed one ends: on one CPU to the bit, on GPUs not.
+    again, ends where an undisturbed one ends: on one CPU to the bit, on GPUs not. Only what ``minutes`` has
+    stopped in the middle of an epoch does not: given more minutes, it takes that part for an epoch.
 
     Args:
         system: whose settings and data must be those of the earlier call, but for what may change.
@@ -204,6 +205,7 @@ def _description(system: MaskSystem) -> dict[str, Any]:
         "model": type(system.model).__name__,
         "network": {key: str(value) for key, value in system.model.get_model_args().items()},
         "excerpts": str(system.excerpts.mixer.settings),
+        "excerpts_seed": system.excerpts.seed,
         "items": len(system.excerpts),
         "songs": len(system.excerpts.mixer.songs),
     }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -156,10 +158,12 @@ class OnTheFly(nussl.datasets.OnTheFly):  # type: ignore[name-defined]
         return f"OnTheFly(settings={self.settings}, seed={self.seed})"
 
     def __getitems__(self, draws: Sequence[Draw | int]) -> list[dict[str, Any]]:
-        """Mixtures after the dataset's transforms."""
-        return [
-            self.transform({**self.process_item(draw), "index": index}) for index, draw in enumerate(draws)
-        ]
+        """Mixtures after the dataset's transforms, whose random numbers are the draw's, too."""
+        items = []
+        for index, draw in enumerate(draws):
+            with _seeded((self.seed, *_draw(draw))):
+                items.append(self.transform({**self.process_item(draw), "index": index}))
+        return items
 
 
 DRAWN = (Remix, OnTheFly)
@@ -191,6 +195,17 @@ def whole_songs(tracks: Sequence[Track], **arguments: Any) -> Any:
         return _item(dataset, streams["mixture"], {name: streams[name] for name in STEMS}, sample_rate)
 
     return nussl.datasets.OnTheFly(read, len(tracks), **arguments)
+
+
+@contextmanager
+def _seeded(seeds: tuple[int, ...]) -> Iterator[None]:
+    """Seed Python's generator, which nussl's ``GetExcerpt`` uses; its state returns afterwards."""
+    state = random.getstate()
+    random.seed(repr(seeds))
+    try:
+        yield
+    finally:
+        random.setstate(state)
 
 
 def _draw(item: Draw | int) -> Draw:

@@ -57,8 +57,8 @@ def train(
     ``out`` holds ``checkpoints/latest.model.pth`` and ``best.model.pth`` (see `save`), ``losses.csv``,
     ``loss.png``, and losses for TensorBoard in ``tensorboard``. A run that was stopped, in whatever way, and
     is called again with the same arguments is resumed after its last whole epoch, and ends where an
-    undisturbed one
-    ends: on one CPU to the bit, on a GPU not, where some of torch's kernels are not deterministic.
+    undisturbed one ends: on one CPU to the bit, on a GPU not, where some of torch's kernels are not
+    deterministic.
 
     Args:
         model: a ``nussl.ml.SeparationModel`` of `build_unet_mask_inference`.
@@ -160,10 +160,10 @@ def _train(
         save(model, checkpoints / "latest.model.pth", **described)
         if validation[-1] == min(validation):
             save(model, checkpoints / "best.model.pth", **described)
-        run.save(engine)
         so_far = Losses(tuple(history["train/loss"]), tuple(validation))
         write_losses(out / "losses.csv", so_far)
         plot_losses(out / "loss.png", so_far, settings.loss)
+        run.save(engine)  # last: an epoch is repeated, with all its files, until this is there
         engine.fire_event(nussl.ml.train.ValidationEvents.VALIDATION_COMPLETED)
         if run.is_over(settings):
             engine.terminate()

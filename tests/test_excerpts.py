@@ -1,0 +1,64 @@
+import random
+
+import numpy as np
+import pytest
+
+from svs_unet_plugin import STFT
+from svs_unet_plugin.mixing.excerpts import (
+    DrawSampler,
+    ExcerptMixer,
+    ExcerptSettings,
+    draw_generator,
+    random_filter,
+)
+
+
+def test_a_draw_depends_on_nothing_else() -> None:
+    """Also not on how often, and in which order, others were drawn before."""
+    songs = [np.random.default_rng(seed).standard_normal((3, 40_000), np.float32) for seed in range(2)]
+    settings = ExcerptSettings(excerpt_frames=4, filtered=0.5, silence=0.5)
+    draws = [(epoch, index) for epoch in range(3) for index in range(4)]
+    one, other = (ExcerptMixer(songs, STFT(), settings) for _ in range(2))
+    first = {draw: one.draw(draw_generator(7, draw)) for draw in draws}
+    random.seed(1)
+    for draw in reversed(draws):
+        np.testing.assert_array_equal(other.draw(draw_generator(7, draw)), first[draw])
+    assert all(excerpt.shape == (3, 3 * 768 + 1024) for excerpt in first.values())
+    assert len({excerpt.tobytes() for excerpt in first.values()}) == len(draws)
+    assert not np.array_equal(one.draw(draw_generator(8, (0, 0))), first[0, 0])
+
+
+def test_a_batch_is_shared_out() -> None:
+    one = list(DrawSampler(24))
+    assert one == [(0, index) for index in range(24)]
+    parts = [DrawSampler(24, rank, 4) for rank in range(4)]
+    for step in range(3):
+        whole = one[8 * step : 8 * step + 8]
+        shares = [list(part)[2 * step : 2 * step + 2] for part in parts]
+        assert [share[i] for i in range(2) for share in shares] == whole
+    parts[0].set_epoch(1)
+    assert {epoch for epoch, _ in parts[0]} == {1}
+    with pytest.raises(ValueError, match="25 items can't be shared equally by 3"):
+        DrawSampler(25, processes=3)
+
+
+def test_a_random_filter_colours_and_echoes_at_the_same_level() -> None:
+    generator = np.random.default_rng(0)
+    click = np.zeros(4 * 8192, np.float32)
+    click[8192] = 0.5
+    spectra = []
+    for _ in range(200):
+        heard = random_filter(click, 8192, generator)
+        assert heard.dtype == np.float32 and heard.shape == click.shape
+        assert np.linalg.norm(heard) == pytest.approx(0.5, rel=1e-4)
+        direct, late = np.abs(heard[8192 - 500 : 8192 + 500]).max(), np.abs(heard[int(2.7 * 8192) :]).max()
+        assert late < direct / 100  # the longest room has fallen by 60 dB 1.53 s after the click
+        spectra.append(20 * np.log10(np.abs(np.fft.rfft(heard[8192 - 120 : 8192 + 120]))[30:33].mean()))
+    assert 3 < np.std(spectra) < 6  # the equalizer's 4 dB around 1 kHz, and some of the room
+    assert not random_filter(np.zeros(5000, np.float32), 8192, generator).any()
+
+
+def test_settings_are_picked_from_a_configuration() -> None:
+    assert ExcerptSettings.pick({"swap": 0.25, "epochs": 3}) == ExcerptSettings(swap=0.25)
+    with pytest.raises(ValueError, match="excerpt_frames must be at least 1, got 0"):
+        ExcerptSettings.pick({"excerpt_frames": 0})
