@@ -170,7 +170,7 @@ def claim(
                 f"{folder} holds {strange[0]}, which is no part of {holds}: choose another folder"
             )
     with lock(folder):
-        for item in folder.glob(f".*{PART_SUFFIX}"):
+        for item in list(_leftovers(folder)):
             _remove(item)
         before = read_settings(folder)
         if before is not None:
@@ -228,5 +228,19 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def _leftovers(folder: Path) -> Iterator[Path]:
+    """What is not whole in a folder, but for folders in it that have a lock of their own."""
+    for parent, folders, names in os.walk(folder):
+        if Path(parent) != folder and LOCK_FILE in names:
+            folders.clear()
+            continue
+        yield from (Path(parent, name) for name in folders + names if _is_part(name))
+        folders[:] = [name for name in folders if not _is_part(name)]
+
+
+def _is_part(name: str) -> bool:
+    return name.startswith(".") and name.endswith(PART_SUFFIX)
+
+
 def _is_own(item: Path) -> bool:
-    return item.name == LOCK_FILE or (item.name.startswith(".") and item.name.endswith(PART_SUFFIX))
+    return item.name == LOCK_FILE or _is_part(item.name)

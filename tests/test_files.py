@@ -239,6 +239,18 @@ def test_a_claim_to_what_holds_something_else(tmp_path: Path) -> None:
     assert files.read_settings(tmp_path / "folder") is None
 
 
+def test_a_claim_removes_leftovers_but_those_of_folders_with_a_lock_of_their_own(tmp_path: Path) -> None:
+    with files.claim(tmp_path, {}, holds="songs"), files.lock(tmp_path / "other"):
+        pass
+    (tmp_path / "deep" / "folder").mkdir(parents=True)
+    name = f".0123{files.PART_SUFFIX}"
+    for folder in (".", "deep/folder", "other"):
+        (tmp_path / folder / name).touch()
+    (tmp_path / "deep" / name).mkdir()
+    with files.claim(tmp_path, {}, holds="songs"):
+        assert list(tmp_path.rglob(name)) == [tmp_path / "other" / name]
+
+
 def test_differences() -> None:
     assert files.differences(SETTINGS, json.loads(json.dumps(SETTINGS))) == []
     now = {"hop": 768, "model": {"channels": 16}, "seed": 1, "limit": None}

@@ -12,6 +12,7 @@ import soundfile
 from svs_unet_plugin import audio
 from svs_unet_plugin.cli import main
 from svs_unet_plugin.corpora import mir1k
+from svs_unet_plugin.files import lock
 
 CLIPS = ("abjones_1_01.flac", "amy_3_02.wav", "stool_2_10.wav")
 
@@ -87,6 +88,19 @@ def test_pitch_and_tempo_change_apart(clips: Path, tmp_path: Path) -> None:
     kept = paths[1].stat().st_mtime_ns
     mir1k.stretch(mixes, out, versions=3, seed=1)
     assert paths[0].read_bytes() == before and paths[1].stat().st_mtime_ns == kept
+
+
+def test_stretched_clips_with_different_settings(clips: Path, tmp_path: Path) -> None:
+    mir1k.prepare(clips, tmp_path / "data")
+    mixes = sorted((tmp_path / "data" / "train" / "mix").iterdir())
+    mir1k.stretch(mixes, tmp_path / "out", versions=1)
+    with pytest.raises(ValueError, match="versions was 1 and is now 2"):
+        mir1k.stretch(mixes, tmp_path / "out", versions=2)
+
+
+def test_two_downloads_into_one_folder(tmp_path: Path) -> None:
+    with lock(tmp_path), pytest.raises(ValueError, match="in use by another run"):
+        mir1k.fetch(tmp_path, "http://127.0.0.1:1/MIR-1K.zip")
 
 
 def test_says_which_ffmpeg_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from svs_unet_plugin.cli import main
 from svs_unet_plugin.corpora import musdb
 from svs_unet_plugin.corpora.musdb import STREAMS
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
+from svs_unet_plugin.files import LOCK_FILE, lock
 
 RATE = 44_100
 
@@ -183,7 +184,10 @@ def server(tmp_path: Path, stem_files: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_downloads_the_sample(server: Path, tmp_path: Path) -> None:
     out = tmp_path / "sample"
     assert main(["data", "musdb7s", str(out)]) == 0
-    assert len(original.DB(root=str(out))) == 2 and {path.name for path in out.iterdir()} == {"train", "test"}
+    assert len(original.DB(root=str(out))) == 2 and {path.name for path in out.glob("[!.]*")} == {
+        "train",
+        "test",
+    }
     (server / "sample.zip").unlink()
     musdb.fetch_sample(out)  # what is there is not asked for again
 
@@ -200,7 +204,7 @@ def test_a_download_that_fails(
     assert main(["data", "musdb7s", str(out)]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "MUSDB18-7-STEMS.zip" in said and "by hand" not in said and str(out / "train") in said
-    assert not list(out.iterdir())
+    assert [path.name for path in out.iterdir()] == [LOCK_FILE]
 
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,3 +214,10 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(original, "urlopen", refused)
     with pytest.raises(OSError, match=r"Name or service not known.*unzip it into"):
         musdb.fetch_sample(tmp_path)
+
+
+def test_a_download_leaves_another_that_is_at_work_alone(tmp_path: Path) -> None:
+    (tmp_path / ".partial-other").mkdir()
+    with lock(tmp_path), pytest.raises(ValueError, match="in use by another run"):
+        musdb.fetch_sample(tmp_path)
+    assert (tmp_path / ".partial-other").is_dir()

@@ -238,3 +238,26 @@ def test_two_runs_do_not_share_a_folder(corpus: Path, tmp_path: Path) -> None:
     with lock(tmp_path / "out"), pytest.raises(ValueError, match="is in use by another run"):
         prepare(corpus, tmp_path / "out", jobs=1)
     assert len(prepare(corpus, tmp_path / "out", jobs=1).train) == 5
+
+
+def test_a_folder_whose_source_has_changed_is_not_finished(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    shutil.copytree(corpus, source)
+    prepare(source, out, jobs=1)
+    os.utime(next(source.glob("train/*/bass.wav")), (0, 0))
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("svs_unet_plugin.corpora.prepare._Writer.write", stop)
+        prepare(source, out, jobs=1)
+    with pytest.raises(ValueError, match="not finished"):
+        open_prepared(out)
+    assert len(prepare(source, out, jobs=1).test) == 2
+    lost = sorted((source / "test").iterdir())[0]
+    shutil.rmtree(lost)
+    with pytest.raises(ValueError, match=f"no longer has test/{lost.name}"):
+        prepare(source, out, jobs=1)

@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from killing import kill_script_when
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin.corpora.musdb import STEMS, Track
-from svs_unet_plugin.corpora.prepare import Prepared, prepare
+from svs_unet_plugin.corpora.prepare import Prepared, open_prepared, prepare
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 from svs_unet_plugin.mixing import scaper as mixing
 from svs_unet_plugin.mixing.excerpts import ExcerptSettings, mapped_songs
@@ -234,6 +235,18 @@ def test_short_songs_from_files_are_repeated(prepared: Prepared) -> None:
     assert song.shape == (2, 6 * 8192)
     np.testing.assert_array_equal(np.tile(song, 2)[:, 6 * 8192 :], song[:, :])
     np.testing.assert_array_equal(song[1:2][:, 5:9], song[:, 5:9][1:])
+
+
+def test_songs_that_have_moved(prepared: Prepared, tmp_path: Path) -> None:
+    songs = tmp_path / "songs"
+    shutil.copytree(prepared.folder, songs)
+    settings = MixSettings(mixtures=1, seconds=2.0)
+    out = mixing.write_mixtures(open_prepared(songs), tmp_path / "out", settings, jobs=1)
+    before = (out / "000000.wav").read_bytes()
+    (out / "000000.jams").unlink()
+    songs.rename(tmp_path / "moved")
+    mixing.write_mixtures(open_prepared(tmp_path / "moved"), out, settings, jobs=1)
+    assert (out / "000000.wav").read_bytes() == before
 
 
 def test_bad_input(prepared: Prepared, written: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ import soundfile
 from tqdm import tqdm
 
 from svs_unet_plugin import audio
+from svs_unet_plugin.files import claim, fingerprint, lock
 from svs_unet_plugin.workers import in_parallel
 
 URL = "http://mirlab.org/dataset/public/MIR-1K.zip"
@@ -37,7 +38,13 @@ def fetch(folder: Path, url: str = URL) -> Path:
 
     Raises:
         OSError: if it can't be downloaded or is no whole archive; it says what to do by hand.
+        ValueError: if another run writes there.
     """
+    with lock(folder):
+        return _fetch(folder, url)
+
+
+def _fetch(folder: Path, url: str) -> Path:
     import pooch
 
     clips = Path(folder) / "MIR-1K" / "Wavfile"
@@ -100,7 +107,7 @@ def stretch(mixes: Sequence[Path], out: Path, versions: int, seed: int = 7) -> N
         seed: of their pitches and tempos.
 
     Raises:
-        ValueError: if there is no ffmpeg that can do it.
+        ValueError: if there is no ffmpeg that can do it, or ``out`` holds clips with different settings.
     """
     if versions and not _has_rubber_band():
         raise ValueError(
@@ -117,8 +124,11 @@ def stretch(mixes: Sequence[Path], out: Path, versions: int, seed: int = 7) -> N
         for mix in mixes
         for version in range(versions)
     ]
-    for _ in in_parallel(_stretch, work, title="Pitches and tempos", unit="clip"):
-        pass
+    # The draws follow one another, so that other clips or another count of versions move all of them.
+    record = {"versions": versions, "seed": seed, "clips": fingerprint(mixes)}
+    with claim(out, record, holds="clips at other pitches and tempos"):
+        for _ in in_parallel(_stretch, work, title="Pitches and tempos", unit="clip"):
+            pass
 
 
 def _has_rubber_band() -> bool:

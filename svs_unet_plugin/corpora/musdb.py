@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from svs_unet_plugin import audio
+from svs_unet_plugin.files import lock
 from svs_unet_plugin.workers import in_parallel
 
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")
@@ -303,13 +304,17 @@ def fetch_sample(folder: str | os.PathLike[str], timeout: float = 30.0) -> None:
 
     Raises:
         OSError: if it can't be downloaded; it says what to do by hand.
+        ValueError: if another run writes there.
     """
+    folder = Path(folder)
+    with lock(folder):
+        if not all((folder / subset).is_dir() for subset in SUBSETS):
+            _download_sample(folder, timeout)
+
+
+def _download_sample(folder: Path, timeout: float) -> None:
     import musdb
 
-    folder = Path(folder)
-    if all((folder / subset).is_dir() for subset in SUBSETS):
-        return
-    folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob(".partial*"):  # of one that was killed
         shutil.rmtree(leftover)
     before = socket.getdefaulttimeout()

@@ -94,7 +94,7 @@ def prepare(
     Raises:
         FileNotFoundError: if the source holds no tracks.
         ValueError: if ``out`` was prepared with different settings or from a different source, holds
-            something else, or is in use by another run.
+            something else or a track that the source has lost, or is in use by another run.
     """
     out, settings = Path(out), settings or Settings()
     tracks = musdb.find_tracks(source)
@@ -102,7 +102,11 @@ def prepare(
     record = {"settings": asdict(settings), "valid": valid, "source": os.path.realpath(source)}
     with claim(out, record, holds="prepared tracks"):
         writer = _Writer(out, settings, frozenset(valid))
+        if lost := sorted(writer.recorded() - {_key(track) for track in tracks}):
+            raise ValueError(f"{source} no longer has {lost[0]}, which {out} holds: choose another folder")
         missing = [track for track in tracks if not writer.has(track)]
+        if missing:  # until they are written, the folder is not finished
+            (out / PREPARED_FILE).unlink(missing_ok=True)
         checks = [*in_parallel(writer.write, missing, jobs, title="Prepare"), *musdb.strays(source)]
         notes = {_key(track): writer.record(track)["notes"] for track in tracks if writer.has(track)}
         found = {
@@ -161,6 +165,10 @@ class _Writer:
         """What is kept of a track: the state of its files, and what is odd about it."""
         path = self._record_file(track)
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def recorded(self) -> set[str]:
+        """The tracks that were written, such as ``"train/Artist - Title"``."""
+        return {f"{path.parent.name}/{path.stem}" for path in (self.out / "records").glob("*/[!.]*.json")}
 
     def _record_file(self, track: Track) -> Path:
         return self.out / "records" / track.subset / f"{track.name}.json"

@@ -190,9 +190,10 @@ def link_stems(prepared: Prepared, folder: Path) -> None:
     for stem in STEMS:
         (folder / stem).mkdir(parents=True, exist_ok=True)
         for track in prepared.train:
-            link = folder / stem / f"{track.name}.wav"
-            if not link.is_symlink():
-                link.symlink_to((track.path / f"{stem}.wav").resolve())
+            link, source = folder / stem / f"{track.name}.wav", (track.path / f"{stem}.wav").resolve()
+            if not link.is_symlink() or link.readlink() != source:  # the songs may have moved
+                link.unlink(missing_ok=True)
+                link.symlink_to(source)
 
 
 def write_mixtures(
