@@ -55,9 +55,8 @@ def atomic_write(
             try:
                 os.replace(beside, path)
                 return
-            except (
-                OSError
-            ) as error:  # a folder takes the name of no file, and of no folder that holds something
+            except OSError as error:
+                # A folder takes the name of no file, and of no folder that holds something.
                 if not beside.is_dir() or error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
                     raise
             with suppress(FileNotFoundError):  # another writer was faster
@@ -119,6 +118,8 @@ def fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
 def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Keep other processes, and other calls in this one, out of a folder; it is made if it is missing.
 
+    What a killed run left there unfinished is removed: nobody else writes to a folder that is locked.
+
     Raises:
         ValueError: if somebody else works there.
     """
@@ -130,6 +131,8 @@ def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
     except Timeout as error:
         raise ValueError(f"{folder} is in use by another run: wait, or choose another folder") from error
     try:
+        for item in list(_leftovers(folder)):
+            _remove(item)
         yield
     finally:
         held.release()
@@ -144,8 +147,6 @@ def claim(
     may_change: Collection[str] = (),
 ) -> Iterator[bool]:
     """Lock a folder for work with these settings, which are recorded there before the block begins.
-
-    What a killed run left there unfinished is removed: nobody else writes to a folder that is claimed.
 
     Args:
         folder: new, empty, or of an earlier run with the same settings.
@@ -170,8 +171,6 @@ def claim(
                 f"{folder} holds {strange[0]}, which is no part of {holds}: choose another folder"
             )
     with lock(folder):
-        for item in list(_leftovers(folder)):
-            _remove(item)
         before = read_settings(folder)
         if before is not None:
             changed = differences(before, settings, may_change)

@@ -9,12 +9,13 @@ import yaml
 from svs_unet_plugin.files import write_json
 from svs_unet_plugin.mixing.excerpts import ExcerptSettings
 from svs_unet_plugin.training import configuration
-from svs_unet_plugin.training.configuration import Configuration, configuration_of, keep, parser, read
+from svs_unet_plugin.training.configuration import Configuration, RecipeParser, keep, read
 from svs_unet_plugin.training.settings import TrainSettings
 
 
 def configured(*arguments: str) -> Configuration:
-    return configuration_of(parser("Test").parse_args(list(arguments)))
+    parser = RecipeParser("Test")
+    return parser.configuration(parser.parse_args(list(arguments)))
 
 
 def test_the_defaults_are_those_of_what_is_configured() -> None:
@@ -38,7 +39,7 @@ def test_options_override_the_file(tmp_path: Path) -> None:
 
 def test_every_setting_is_an_option_and_has_its_text_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
-        parser("Test").parse_args(["--help"])
+        RecipeParser("Test").parse_args(["--help"])
     said = capsys.readouterr().out
     for settings in (ExcerptSettings, TrainSettings):
         for field in fields(settings):
@@ -104,8 +105,16 @@ def test_what_an_experiment_keeps_configures_it_again(tmp_path: Path) -> None:
 
 
 def test_bad_input_ends_a_script_with_one_sentence() -> None:
-    def main(arguments: object) -> None:
+    def main() -> None:
         raise ValueError("this is bad")
 
     with pytest.raises(SystemExit, match=r": this is bad$"):
         configuration.run(main)
+
+
+def test_what_only_the_script_is_to_know_is_no_part_of_the_configuration() -> None:
+    parser = RecipeParser("Test")
+    parser.add_script_argument("--devices", type=int)
+    parser.add_argument("--mixing", default="remix")
+    conf = parser.configuration(parser.parse_args(["--devices", "2"]))
+    assert conf.values["mixing"] == "remix" and not {"devices", "conf"} & set(conf.values)

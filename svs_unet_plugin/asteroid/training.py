@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import os
 from contextlib import nullcontext
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -201,7 +202,7 @@ def _uses_bfloat16(system: MaskSystem, trainer_options: dict[str, Any]) -> bool:
 def _description(system: MaskSystem) -> dict[str, Any]:
     """What must be the same for a run to be resumed: settings, network and draws."""
     return {
-        **system.settings.as_record(),
+        **asdict(system.settings),
         "model": type(system.model).__name__,
         "network": {key: str(value) for key, value in system.model.get_model_args().items()},
         "excerpts": str(system.excerpts.mixer.settings),

@@ -188,8 +188,8 @@ class _Writer:
             streams, meter = track.open(), Meter()
             # Streams and channels side by side: (5 · channels, samples).
             flat = (block.reshape(-1, block.shape[2]) for block in meter.watch(streams.blocks()))
-            count, rate = len(STREAMS) * streams.channels, self.settings.sample_rate
-            low = list(audio.resample_blocks(flat, count, streams.sample_rate, rate))
+            rows, rate = len(STREAMS) * streams.channels, self.settings.sample_rate
+            low = list(audio.resample_blocks(flat, rows, streams.sample_rate, rate))
             found = meter.check(track, streams)
         except (OSError, ValueError) as error:
             return Check(track, str(error))

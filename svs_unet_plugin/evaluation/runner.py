@@ -24,7 +24,6 @@ from svs_unet_plugin.evaluation.costs import measure_all
 from svs_unet_plugin.evaluation.metrics import in_order, museval_scores, scale_scores
 from svs_unet_plugin.evaluation.store import REFERENCE, System
 from svs_unet_plugin.files import (
-    PART_SUFFIX,
     SETTINGS_FILE,
     atomic_write,
     differences,
@@ -170,8 +169,6 @@ def run(
         ValueError: if another run works in the folder, or an estimate can't be scored.
     """
     with lock(results):
-        for part in results.rglob(f".*{PART_SUFFIX}"):  # of a run that was killed
-            part.unlink()
         for entry in entries:
             _update_folder(results, entry, tracks)
         if costs:
@@ -209,8 +206,7 @@ def _update_folder(results: Path, entry: Entry, tracks: Sequence[Track]) -> None
         print(f"{entry.system.id} is scored anew on {name}, whose files have changed", file=sys.stderr)
         for path in (store.bss_file, store.scale_file):
             path(results, entry.system.id, name).unlink(missing_ok=True)
-        for id in (entry.system.id, REFERENCE):
-            shutil.rmtree(store.audio_folder(results, id, name), ignore_errors=True)
+        shutil.rmtree(store.audio_folder(results, entry.system.id, name), ignore_errors=True)
     write_json(folder / SETTINGS_FILE, {**same, "tracks": {**kept, **now}})
     if not (folder / "system.json").is_file():
         store.write_system(results, entry.system)

@@ -13,6 +13,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -237,7 +238,7 @@ def _description(settings: TrainSettings, model: Any, train_data: Any) -> dict[s
         steps = [train_data, *steps]
     arguments = {key: module.get("args") for key, module in model.config["modules"].items()}
     return {
-        **settings.as_record(),
+        **asdict(settings),
         "network": json.dumps(arguments, sort_keys=True),
         "STFT": str(train_data.stft_params),
         "transform": [repr(step) for step in steps if not isinstance(step, cache_class)],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -31,19 +31,6 @@ DATA_FILE = "data.yml"
 
 NETWORK = ("channels", "bottleneck", "max_channels", "residual_blocks")
 """The arguments of `UNet` that a configuration has."""
-
-NO_CONFIGURATION = (
-    "conf",
-    "print_config",
-    "exp_dir",
-    "data_dir",
-    "data_name",
-    "mixtures",
-    "workers",
-    "device",
-    "jobs",
-)
-"""Options of a script that are not part of the configuration."""
 
 
 @dataclass(frozen=True)
@@ -111,23 +98,39 @@ def source_names(text: str) -> tuple[str, ...]:
     return names
 
 
-def parser(description: str | None) -> ArgumentParser:
-    """A command line whose options are the keys of `Configuration`, and ``--conf`` for a file of them.
+class RecipeParser(ArgumentParser):
+    """A command line whose options are keys of a `Configuration`, and ``--conf`` for a file of them.
 
-    A recipe adds its own: keys of its configuration, and paths of `NO_CONFIGURATION`.
+    A recipe adds its own keys by ``add_argument`` and ``add_class_arguments``; what only the script is to
+    know, such as where it writes, is added by `add_script_argument`.
     """
-    found = ArgumentParser(
-        description=description, usage="%(prog)s [--conf FILE] [--key value ...]; --help lists the keys"
-    )
-    found.add_argument("--conf", action="config", help="the YAML file that the other options override")
-    found.add_argument(
-        "--sources", type=str, default="vocals", help="what is estimated, with commas between the names"
-    )
-    found.add_class_arguments(STFT, skip={"sample_rate"})
-    found.add_class_arguments(UNet, skip={"in_channels", "sources"})
-    found.add_class_arguments(ExcerptSettings)
-    found.add_class_arguments(TrainSettings)
-    return found
+
+    def __init__(self, description: str | None) -> None:
+        super().__init__(
+            description=description,
+            usage="%(prog)s [--conf FILE] [--key value ...]; --help lists the keys",
+        )
+        self._script_keys: set[str] = set()
+        self.add_script_argument(
+            "--conf", action="config", help="the YAML file that the other options override"
+        )
+        self.add_argument(
+            "--sources", type=str, default="vocals", help="what is estimated, with commas between the names"
+        )
+        self.add_class_arguments(STFT, skip={"sample_rate"})
+        self.add_class_arguments(UNet, skip={"in_channels", "sources"})
+        self.add_class_arguments(ExcerptSettings)
+        self.add_class_arguments(TrainSettings)
+
+    def add_script_argument(self, option: str, **arguments: Any) -> None:
+        """Add an option that is no part of the configuration."""
+        self._script_keys.add(option.removeprefix("--"))
+        self.add_argument(option, **arguments)
+
+    def configuration(self, options: Namespace) -> Configuration:
+        """The configuration among the options that were parsed."""
+        values = options.as_dict()
+        return Configuration.of({key: values[key] for key in values if key not in self._script_keys})
 
 
 def scoring_parser(description: str | None) -> ArgumentParser:
@@ -138,12 +141,6 @@ def scoring_parser(description: str | None) -> ArgumentParser:
     found.add_argument("--tracks", type=int | None, help="score so many test tracks only (default: all)")
     found.add_argument("--jobs", type=int | None, help="processes (default: one for each CPU)")
     return found
-
-
-def configuration_of(options: Namespace) -> Configuration:
-    """The configuration among a script's options."""
-    values = options.as_dict()
-    return Configuration.of({key: value for key, value in values.items() if key not in NO_CONFIGURATION})
 
 
 def keep(configuration: Configuration, experiment: Path, data_dir: str | os.PathLike[str]) -> None:
@@ -195,9 +192,9 @@ def installed_versions() -> str:
     return "\n".join([f"python=={sys.version.split()[0]}", *sorted(packages, key=str.lower)]) + "\n"
 
 
-def run(main: Any, options: Sequence[str] | None = None) -> None:
+def run(main: Callable[[], None]) -> None:
     """Run a script's ``main``; bad input ends it with one sentence."""
     try:
-        main(options)
+        main()
     except (OSError, ValueError, RuntimeError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: {error}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 MAY_CHANGE = frozenset({"epochs", "minutes", "patience"})
@@ -81,10 +81,6 @@ class TrainSettings:
     def may_change(self) -> frozenset[str]:
         """Settings that may differ when a run is resumed: a one-cycle schedule depends on its length."""
         return MAY_CHANGE - {"epochs"} if self.schedule == "one-cycle" else MAY_CHANGE
-
-    def as_record(self) -> dict[str, Any]:
-        """Plain data, for `svs_unet_plugin.files.claim`."""
-        return asdict(self)
 
     @classmethod
     def pick(cls, configuration: Mapping[str, Any]) -> TrainSettings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ VIEWS = (1, 4)
 """Window lengths to average over, see `Separator`: a row for each."""
 
 
-def main(arguments: Sequence[str] | None) -> None:
+def main() -> None:
     parser = configuration.scoring_parser(__doc__)
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     if configuration.read(options.exp_dir).values["every_clip"]:
         print("Not scored: it was trained on the test singers, too.")
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -42,14 +41,16 @@ class ClipSettings:
             raise ValueError("every_clip, stretched and synthetic_songs need remix: true")
 
 
-def main(arguments: Sequence[str] | None) -> None:
-    parser = configuration.parser(__doc__)
+def main() -> None:
+    parser = configuration.RecipeParser(__doc__)
     parser.add_class_arguments(ClipSettings)
-    parser.add_argument("--data_dir", required=True, help="the folder that `svs-unet data mir1k` wrote")
-    parser.add_argument("--exp_dir", required=True, help="the experiment; it is resumed if it exists")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read data")
-    options = parser.parse_args(arguments)
-    conf, experiment = configuration.configuration_of(options), Path(options.exp_dir)
+    parser.add_script_argument(
+        "--data_dir", required=True, help="the folder that `svs-unet data mir1k` wrote"
+    )
+    parser.add_script_argument("--exp_dir", required=True, help="the experiment; it is resumed if it exists")
+    parser.add_script_argument("--workers", type=int, default=0, help="processes that read data")
+    options = parser.parse_args()
+    conf, experiment = parser.configuration(options), Path(options.exp_dir)
     configuration.keep(conf, experiment, options.data_dir)
     clip_settings = ClipSettings(
         options.remix, options.every_clip, options.stretched, options.synthetic_songs

@@ -7,7 +7,7 @@ songs. Songs are scored as they were recorded.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -251,12 +251,12 @@ class Separation:
         return separate
 
 
-def main(arguments: Sequence[str] | None) -> None:
+def main() -> None:
     parser = configuration.scoring_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training for each")
     parser.add_argument("--models", help="ids of networks, with commas between (default: all)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
     ids = [candidate.id for candidate in CANDIDATES]
     chosen = options.models.split(",") if options.models else ids
     if unknown := set(chosen) - set(ids):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,11 +24,11 @@ SYSTEM = "svsunet"
 """The name of its folder of results."""
 
 
-def main(arguments: Sequence[str] | None) -> None:
+def main() -> None:
     parser = configuration.scoring_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
     parser.add_argument("--examples", type=int, default=2, help="songs of which to save an excerpt")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
 
     experiment, weights = options.exp_dir, options.exp_dir / "best_model.pth"
     tracks = tracks_to_score(options.source, open_prepared(options.data_dir))[: options.tracks]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +18,16 @@ LIGHTNING = {"accelerator": str, "devices": int | str, "num_nodes": int, "strate
 """Options that go to ``pytorch_lightning.Trainer`` as they are."""
 
 
-def main(arguments: Sequence[str] | None) -> None:
-    parser = configuration.parser(__doc__)
-    parser.add_argument("--exp_dir", required=True, help="the experiment; it is resumed if it exists")
-    parser.add_argument("--data_dir", required=True, help="prepared songs")
-    parser.add_argument("--data_name", default="musdb18", help="what they are, for who gets the model")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read data")
+def main() -> None:
+    parser = configuration.RecipeParser(__doc__)
+    parser.add_script_argument("--exp_dir", required=True, help="the experiment; it is resumed if it exists")
+    parser.add_script_argument("--data_dir", required=True, help="prepared songs")
+    parser.add_script_argument("--data_name", default="musdb18", help="what they are, for who gets the model")
+    parser.add_script_argument("--workers", type=int, default=0, help="processes that read data")
     for name, kind in LIGHTNING.items():
-        parser.add_argument(f"--{name}", type=kind | None, help="for Lightning, as it is")
-    options = parser.parse_args(arguments)
-    conf, experiment = configuration.configuration_of(options), Path(options.exp_dir)
+        parser.add_script_argument(f"--{name}", type=kind | None, help="for Lightning, as it is")
+    options = parser.parse_args()
+    conf, experiment = parser.configuration(options), Path(options.exp_dir)
     trainer_options = {name: options[name] for name in LIGHTNING if options[name] is not None}
 
     prepared = open_prepared(options.data_dir)

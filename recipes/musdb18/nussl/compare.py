@@ -56,7 +56,7 @@ LISTENED_TRACKS = 2
 """How many of the tracks there are to listen to."""
 
 
-def main(arguments: Sequence[str] | None) -> None:
+def main() -> None:
     parser = configuration.scoring_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
     parser.add_argument(
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None) -> None:
     )
     parser.add_argument("--device", help="to train on: cpu, cuda …; default: a GPU if there is one")
     parser.add_argument("--only", help="ids of systems, with commas between (default: all)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
 
     experiment, prepared = options.exp_dir, open_prepared(options.data_dir)
     tracks = tracks_to_score(options.source, prepared)[: options.tracks]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from svs_unet_plugin.corpora.prepare import open_prepared
@@ -15,10 +14,10 @@ SYSTEM = "unet"
 """The name of its folder of results."""
 
 
-def main(arguments: Sequence[str] | None) -> None:
+def main() -> None:
     parser = configuration.scoring_parser(__doc__)
     parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args()
 
     tracks = tracks_to_score(options.source, open_prepared(options.data_dir))[: options.tracks]
     results = options.exp_dir / "results"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from train import command_line
@@ -12,10 +11,10 @@ from svs_unet_plugin.mixing.scaper import MixSettings, write_mixtures
 from svs_unet_plugin.training.configuration import run
 
 
-def main(arguments: Sequence[str] | None) -> None:
+def main() -> None:
     parser = command_line(__doc__)
-    parser.add_argument("--jobs", type=int | None, help="processes (default: one a core)")
-    options = parser.parse_args(arguments)
+    parser.add_script_argument("--jobs", type=int | None, help="processes (default: one a core)")
+    options = parser.parse_args()
     settings = MixSettings(**options.scaper.as_dict())
     if options.mixing == "on_the_fly" or not settings.mixtures:
         print(f"Nothing to write: with mixing: {options.mixing}, songs are mixed while training")

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
-
-from jsonargparse import ArgumentParser
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin.corpora.musdb import STEMS
@@ -22,13 +20,13 @@ from svs_unet_plugin.training.configuration import Configuration
 MIXING = Literal["remix", "scaper", "on_the_fly"]
 
 
-def main(arguments: Sequence[str] | None) -> None:
+def main() -> None:
     parser = command_line(__doc__)
-    parser.add_argument("--exp_dir", required=True, help="the experiment; it is resumed if it exists")
-    parser.add_argument("--device", help="cpu, cuda …; default: a GPU if there is one")
-    parser.add_argument("--workers", type=int, default=0, help="processes that read data")
-    options = parser.parse_args(arguments)
-    conf, experiment = configuration.configuration_of(options), Path(options.exp_dir)
+    parser.add_script_argument("--exp_dir", required=True, help="the experiment; it is resumed if it exists")
+    parser.add_script_argument("--device", help="cpu, cuda …; default: a GPU if there is one")
+    parser.add_script_argument("--workers", type=int, default=0, help="processes that read data")
+    options = parser.parse_args()
+    conf, experiment = parser.configuration(options), Path(options.exp_dir)
     network, prepared = network_of(conf), open_prepared(options.data_dir)
     configuration.keep(conf, experiment, options.data_dir)
     best = train(
@@ -44,13 +42,13 @@ def main(arguments: Sequence[str] | None) -> None:
     print(experiment / "best_model.pth")
 
 
-def command_line(description: str | None) -> ArgumentParser:
+def command_line(description: str | None) -> configuration.RecipeParser:
     """The options of this script and of mix.py: a configuration, songs and mixtures."""
-    parser = configuration.parser(description)
+    parser = configuration.RecipeParser(description)
     parser.add_argument("--mixing", type=MIXING, default="remix", help="how the songs are mixed")
     parser.add_class_arguments(MixSettings, "scaper")
-    parser.add_argument("--data_dir", required=True, help="prepared songs")
-    parser.add_argument("--mixtures", default="mixtures", help="the folder of scaper's mixtures")
+    parser.add_script_argument("--data_dir", required=True, help="prepared songs")
+    parser.add_script_argument("--mixtures", default="mixtures", help="the folder of scaper's mixtures")
     return parser
 
 
