@@ -1,8 +1,9 @@
 """Make nussl 1.1.9 work on today's SciPy, NumPy, librosa, pandas, torch, zarr and gradio.
 
 nussl's last release is from 2021. ``import_nussl`` imports it and makes each repair in ``REPAIRS``, once.
-A repair changes only nussl's own attributes: what scipy, numpy, librosa and torch offer to everybody else in
-the process stays as it is. (Only the import needs three names back in ``scipy.signal``, until it ends.)
+A repair changes only attributes of nussl, and of scaper and museval, which it works with: what scipy, numpy,
+librosa and torch offer to everybody else in the process stays as it is. (Only the import needs three names
+back in ``scipy.signal``, until it ends.)
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import importlib.util
 import json
 import os
 import threading
@@ -20,7 +22,9 @@ from typing import Any
 import numpy as np
 
 from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals
+from svs_unet_plugin.evaluation.metrics import import_museval
 from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.mixing.scaper import import_scaper
 from svs_unet_plugin.module_view import module_view
 
 _lock = threading.RLock()
@@ -101,14 +105,18 @@ def _duet() -> None:
 
 
 def _resample_and_rms() -> None:
-    """librosa 0.10 takes the arguments of ``resample`` and ``feature.rms`` by name only."""
+    """librosa 0.10 takes the arguments of ``resample`` and ``feature.rms`` by name only.
+
+    It also continues a signal by zeros for its RMS, where it was mirrored: at a signal's ends the values
+    fell.
+    """
     import librosa
 
     def resample(y: np.ndarray, orig_sr: float, target_sr: float, **kwargs: Any) -> np.ndarray:
         return librosa.resample(y, orig_sr=orig_sr, target_sr=target_sr, **kwargs)
 
     def rms(y: np.ndarray, **kwargs: Any) -> np.ndarray:
-        return librosa.feature.rms(y=y, **kwargs)
+        return librosa.feature.rms(y=y, **{"pad_mode": "reflect", **kwargs})
 
     audio_signal = importlib.import_module("nussl.core.audio_signal")
     feature = module_view(librosa.feature, rms=rms)
@@ -136,6 +144,18 @@ def _hanning() -> None:
         return get_window("hann" if window_type == "hanning" else window_type, window_length)
 
     signal_class.get_window = staticmethod(functools.wraps(get_window)(get_window_by_either_name))
+
+
+def _scaper() -> None:
+    """NumPy 2.0 removed ``np.Inf``, which scaper names whenever it mixes; so do nussl's examples by it."""
+    if importlib.util.find_spec("scaper") is not None:
+        with contextlib.suppress(ImportError):  # of what scaper needs and nussl does not
+            import_scaper()
+
+
+def _museval() -> None:
+    """NumPy 2.0 removed ``np.linalg.linalg``, which museval, and so BSSEvalV4, names at a singular system."""
+    import_museval()
 
 
 def _report_card() -> None:
@@ -213,9 +233,10 @@ def _save() -> None:
     ) -> str:
         described = None
         if train_data is not None:
-            if train_data.sample_rate is None:
+            if train_data.sample_rate is None and getattr(train_data, "items", None):
                 train_data.process_item(train_data.items[0])
-            steps = getattr(train_data.transform, "transforms", [train_data.transform])
+            transform = train_data.metadata.get("transforms")
+            steps = getattr(transform, "transforms", [transform])
             rates = [step.sample_rate for step in steps if hasattr(step, "sample_rate")]
             described = SimpleNamespace(
                 stft_params=train_data.stft_params,
@@ -268,6 +289,8 @@ REPAIRS: tuple[Callable[[], None], ...] = (
     _resample_and_rms,
     _mel_projection,
     _hanning,
+    _scaper,
+    _museval,
     _report_card,
     _scores_as_floats,
     _checkpoints,
