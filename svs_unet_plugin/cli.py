@@ -7,12 +7,15 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from tqdm import tqdm
 
 import svs_unet_plugin
 from svs_unet_plugin import audio, checkpoint, files
-from svs_unet_plugin.separator import Separator
+from svs_unet_plugin.separator import Progress, Separator
 
 ERRORS = (OSError, ValueError, ImportError, RuntimeError, MemoryError)
 """What is said in one sentence: bad input, a full disk or GPU, a missing package, a dead worker."""
@@ -138,7 +141,8 @@ def _separate(options: argparse.Namespace) -> int:
     failed = 0
     for song, folder in folders.items():
         try:
-            paths = separator.separate_file(song, folder, progress=sys.stderr.isatty())
+            with _bar(song.name) as progress:
+                paths = separator.separate_file(song, folder, progress=progress)
         except ERRORS as error:
             if options.traceback:
                 raise
@@ -149,6 +153,17 @@ def _separate(options: argparse.Namespace) -> int:
         else:
             print(*paths.values(), sep="\n", flush=True)
     return 0 if not failed else 1 if failed < len(folders) else 2
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Progress]:
+    with tqdm(desc=name, unit="s", disable=not sys.stderr.isatty()) as bar:
+
+        def show(done: float, total: float) -> None:
+            bar.total = round(total, 1)
+            bar.update(round(done, 1) - bar.n)
+
+        yield show
 
 
 def _info(options: argparse.Namespace) -> None:
