@@ -17,6 +17,7 @@ from torch import Tensor
 from svs_unet_plugin import audio as audio_io
 from svs_unet_plugin import checkpoint
 from svs_unet_plugin.audio import AudioFile
+from svs_unet_plugin.encoding import Encoding, writers
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.treble import Gain, treble_gain
 from svs_unet_plugin.unet import UNet
@@ -185,16 +186,18 @@ class Separator:
         out: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
         *,
         stems: Iterable[str] | None = None,
+        encoding: Encoding = Encoding(),
         progress: Progress | None = None,
         cancel: Event | None = None,
     ) -> dict[str, Path]:
-        """Separate an audio file into files, 32-bit float WAV, in memory that stays small.
+        """Separate an audio file into files, in memory that stays small.
 
         Args:
             path: anything that libsndfile or ffmpeg reads, or what `audio.open_file` returned.
-            out: a folder, which gets ``<source>.wav``, or a path for each source. Folders are made if they
+            out: a folder, which gets ``<source>.wav`` (or whatever the format is called), or a path for each source. Folders are made if they
                 are missing. Files of these names are replaced once all is done.
             stems: which of `sources` to write; all of them by default, or those that ``out`` names.
+            encoding: the form of the files.
             progress, cancel: as in `separate`.
 
         Returns:
@@ -205,7 +208,7 @@ class Separator:
             ValueError: if the input is not whole, finite audio, or there are no such stems.
             Cancelled: if it was.
         """
-        paths = self._paths(out, stems)
+        paths = self._paths(out, stems, encoding.format)
         file = path if isinstance(path, AudioFile) else audio_io.open_file(path)
         meter = _Meter(file.sample_rate, file.length, progress, cancel)
         # All of the file is read before anything is written, and so found to be sound.
@@ -216,11 +219,11 @@ class Separator:
         try:
             for written in paths.values():
                 written.parent.mkdir(parents=True, exist_ok=True)
-            with audio_io.wav_writers(
-                paths.values(), file.sample_rate, file.channels, meter.total
-            ) as writers:
+            with writers(
+                paths.values(), encoding, file.sample_rate, file.channels, meter.total
+            ) as writes:
                 for block in meter.separating(self._stems(low, file.blocks(), file.sample_rate)):
-                    for write, stem in zip(writers, wanted, strict=True):
+                    for write, stem in zip(writes, wanted, strict=True):
                         write(block[stem])
         except BaseException:
             for folder in made:
@@ -233,6 +236,7 @@ class Separator:
         self,
         out: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
         stems: Iterable[str] | None,
+        extension: str,
     ) -> dict[str, Path]:
         """Where each stem is written."""
         named = isinstance(out, Mapping)
@@ -243,7 +247,7 @@ class Separator:
             raise ValueError(f"stems must be some of {', '.join(self.sources)}, got {', '.join(wanted)}")
         if isinstance(out, Mapping):
             return {name: Path(out[name]) for name in wanted}
-        return {name: Path(out) / f"{name}.wav" for name in wanted}
+        return {name: Path(out) / f"{name}.{extension}" for name in wanted}
 
     def _view(self, step: int) -> STFT:
         """The transform with a window longer by so many times 128 samples, for whole rows of the network."""
