@@ -1,4 +1,4 @@
-"""Reading, resampling and writing audio, a block at a time.
+"""Reading and resampling audio, a block at a time.
 
 Blocks are float32 arrays ``(channels, samples)`` with full scale at ±1. Decoding is libsndfile's (WAV,
 FLAC, Ogg, MP3, AIFF and more) or, for what it can't read (M4A, MP4, stem files), ffmpeg's.
@@ -12,56 +12,90 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import soxr
 
-from svs_unet_plugin.files import atomic_write
-
 BLOCK_SAMPLES = 1 << 18
 """Samples of a block: small beside a song, large beside the cost of a call."""
 
 _UNKNOWN_BYTES = 0xFFFF_FF00  # a WAV that was written to a pipe states something from here up
 _UNKNOWN_FRAMES = 2**63 - 1  # and libsndfile states this of such a FLAC
-_SFC_SET_ADD_PEAK_CHUNK = 0x1050  # of libsndfile, which soundfile has no name for
-
-RIFF_BYTES = 4_000_000_000
-"""Above this a WAV file needs the 64-bit header RF64."""
 
 
 @dataclass(frozen=True)
 class AudioFile:
-    """An audio file that can be read more than once; see `open_file`."""
+    """An audio file, or a part of one, that can be read more than once; see `open_file`.
+
+    Args:
+        path: of the file.
+        sample_rate: in Hz.
+        channels: how many.
+        decoder: "libsndfile" or "ffmpeg".
+        samples: of the whole file, or None where only decoding tells.
+        keep_going: whether damage is put up with.
+        first: the first sample of the part.
+        last: the sample after its last one, or None for the file's end.
+        warnings: what was lost of a damaged file, a sentence each; complete once it has been read.
+    """
 
     path: Path
     sample_rate: int
     channels: int
     decoder: str
     samples: int | None
+    keep_going: bool = False
+    first: int = 0
+    last: int | None = None
+    warnings: list[str] = field(default_factory=list, compare=False)
+
+    @property
+    def length(self) -> int | None:
+        """Samples of the part, or None where only decoding tells."""
+        if self.samples is None:
+            return None
+        return max(min(self.samples, self.last or self.samples) - self.first, 0)
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The file's audio, in blocks ``(channels, samples)``.
+        """The audio, in blocks ``(channels, samples)``.
 
         Raises:
             ValueError: if the file is damaged, shorter than it says, empty, or holds NaN or infinity.
         """
         total = 0
-        by_ffmpeg = self.decoder == "ffmpeg"
-        for block in decode(self.path, self.channels) if by_ffmpeg else self._soundfile_blocks():
-            if not np.isfinite(block).all():
+        for block in self._sound_blocks():
+            start, total = total, total + block.shape[1]
+            part = block[:, max(self.first - start, 0) : None if self.last is None else self.last - start]
+            if not np.isfinite(part).all():
                 raise ValueError(f"{self.path} holds samples that are NaN or infinite")
-            total += block.shape[1]
-            yield block
+            if part.shape[1]:
+                yield part
+            if self.last is not None and total >= self.last:
+                return
         if total == 0:
             raise ValueError(f"{self.path} holds no audio: zero samples")
+        if total <= self.first:
+            raise ValueError(f"{self.path} ends before second {self.first / self.sample_rate:g}")
         if self.samples is not None and total < self.samples:
-            raise ValueError(f"{self.path} is truncated: it holds {total} of {self.samples} samples")
+            self._lost(f"{self.path} is truncated: it holds {total} of {self.samples} samples")
+
+    def _sound_blocks(self) -> Iterator[np.ndarray]:
+        decoded = decode(self.path, self.channels) if self.decoder == "ffmpeg" else self._soundfile_blocks()
+        try:
+            yield from decoded
+        except ValueError as error:
+            self._lost(str(error))
+
+    def _lost(self, message: str) -> None:
+        if not self.keep_going:
+            raise ValueError(message)
+        if message not in self.warnings:
+            self.warnings.append(message)
 
     def _soundfile_blocks(self) -> Iterator[np.ndarray]:
         import soundfile
@@ -121,14 +155,37 @@ def _plays_whole(path: Path, stream: int) -> bool:
     return lengths[0] == lengths[1]  # no audio follows the first error
 
 
-def open_file(path: str | os.PathLike[str]) -> AudioFile:
+def open_file(
+    path: str | os.PathLike[str],
+    *,
+    keep_going: bool = False,
+    start: float = 0.0,
+    duration: float | None = None,
+) -> AudioFile:
     """Look at an audio file's header. Of a file with several streams the first is taken.
+
+    Args:
+        path: of the file.
+        keep_going: take what can be decoded of a damaged file; what is lost is in `AudioFile.warnings`.
+        start: where to begin, in seconds.
+        duration: how much to take, in seconds; all that follows by default.
 
     Raises:
         FileNotFoundError: if there is no such file.
         IsADirectoryError: if it is a directory.
         ValueError: if it holds no audio that can be decoded, or less than its header says.
     """
+    if not 0 <= start < np.inf:
+        raise ValueError(f"start must be at least 0 seconds, got {start}")
+    if duration is not None and not 0 < duration < np.inf:
+        raise ValueError(f"duration must be more than 0 seconds, got {duration}")
+    file = _open_whole(path)
+    first = round(start * file.sample_rate)
+    last = None if duration is None else first + max(round(duration * file.sample_rate), 1)
+    return replace(file, keep_going=keep_going, first=first, last=last)
+
+
+def _open_whole(path: str | os.PathLike[str]) -> AudioFile:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory, not an audio file")
@@ -235,34 +292,3 @@ def resample_blocks(blocks: Iterable[np.ndarray], channels: int, old: int, new: 
 
 def _resample_chunk(stream: soxr.ResampleStream, signal: np.ndarray) -> np.ndarray:
     return stream.resample_chunk(np.ascontiguousarray(signal))
-
-
-@contextmanager
-def wav_writers(
-    paths: Iterable[Path], sample_rate: int, channels: int, samples: int
-) -> Iterator[list[Callable[[np.ndarray], None]]]:
-    """Files to write blocks to, which get their names only if all goes well.
-
-    The samples are 32-bit float: nothing is clipped, wrapped or rounded.
-
-    Yields:
-        A list of functions, one a path, each of which writes a block ``(channels, samples)``.
-    """
-    import soundfile
-
-    kind = "RF64" if 4 * channels * samples > RIFF_BYTES else "WAV"
-    with ExitStack() as stack:
-        # Entered first, and so renamed last, when the files below are closed.
-        parts = [stack.enter_context(atomic_write(path)) for path in paths]
-        try:
-            files = [
-                stack.enter_context(
-                    soundfile.SoundFile(part, "w", sample_rate, channels, "FLOAT", format=kind)
-                )
-                for part in parts
-            ]
-            for file in files:  # no PEAK chunk, which holds the time: the same audio gives the same bytes
-                soundfile._snd.sf_command(file._file, _SFC_SET_ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
-            yield [lambda block, file=file: file.write(block.T) for file in files]  # type: ignore[misc]
-        except soundfile.LibsndfileError as error:
-            raise OSError(f"{parts[0].parent} can't be written to: {error.error_string}") from error
