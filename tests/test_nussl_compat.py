@@ -22,6 +22,8 @@ if importlib.util.find_spec("nussl") is None:
 
 import librosa
 import scipy.signal
+import sklearn.base
+import sklearn.cluster
 
 from svs_unet_plugin.nussl import compat
 
@@ -189,6 +191,36 @@ class TestSignals:
         estimates = nussl.separation.composite.OverlapAdd(inner, window_duration=1)()
         # Periodic Hann windows that overlap by half add up to one.
         np.testing.assert_allclose(estimates[0].audio_data, mix.audio_data, atol=1e-12)
+
+
+class TestClusterers:
+    """Factors and clusters are found from the beginnings that nussl was written with."""
+
+    def test_nmf_begins_by_nndsvd(self):
+        from sklearn.decomposition import NMF
+
+        data = np.random.default_rng(0).random((30, 20))
+        model = nussl.ml.NMF(5, random_state=0)
+        expected = NMF(5, init="nndsvd", random_state=0).fit_transform(data)
+        np.testing.assert_array_equal(model.fit_transform(data), expected)
+        np.testing.assert_array_equal(sklearn.base.clone(model).fit(data).transform(data), expected)
+        assert model.init is None
+        given = nussl.ml.NMF(5, init="random", random_state=0).fit_transform(data)
+        assert np.abs(given - expected).max() > 0.01
+        many = nussl.ml.NMF(25, random_state=0).fit_transform(data)  # more than NNDSVD can begin with
+        assert many.shape == (30, 25) and not np.array_equal(many[:, :5], expected)
+
+    @pytest.mark.parametrize("name, starts", [("KMeans", 10), ("MiniBatchKMeans", 3)])
+    def test_k_means_begins_more_than_once(self, name, starts):
+        kind = getattr(nussl.ml.cluster, name)
+        assert kind(2).n_init == starts and kind(2, n_init=1).n_init == 1
+        assert isinstance(kind(2), getattr(sklearn.cluster, name))
+        fitted = pickle.loads(pickle.dumps(kind(2, random_state=0))).fit([[0.0], [0.1], [5.0], [5.1]])
+        assert sorted(fitted.cluster_centers_[:, 0]) == pytest.approx([0.05, 5.05])
+        assert sklearn.base.clone(fitted).n_init == starts
+
+    def test_confidence_uses_it_too(self):
+        assert nussl.ml.confidence.KMeans is nussl.ml.cluster.KMeans
 
 
 class TestOthers:

@@ -16,7 +16,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from types import ModuleType, SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -144,6 +144,44 @@ def _hanning() -> None:
         return get_window("hann" if window_type == "hanning" else window_type, window_length)
 
     signal_class.get_window = staticmethod(functools.wraps(get_window)(get_window_by_either_name))
+
+
+def _clusterers() -> None:
+    """scikit-learn changed how it begins: NMF by NNDSVDa since 1.1, k-means from one start since 1.4.
+
+    nussl gives neither, and so timbre clustering and others found other sources. NMF begins by NNDSVD again,
+    where there are no more components than bins or frames, and k-means from ten starts, of which it keeps the
+    best, or from three if it works in batches.
+    """
+    ml = importlib.import_module("nussl.ml")
+
+    class NMF(ml.NMF):  # type: ignore[name-defined]
+        init: Any
+
+        def fit_transform(self, X: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
+            given = self.init
+            if given is None and isinstance(self.n_components, int) and self.n_components <= min(X.shape):
+                self.init = "nndsvd"
+            try:
+                return super().fit_transform(X, *args, **kwargs)
+            finally:
+                self.init = given
+
+    NMF.__module__, NMF.__qualname__, NMF.__doc__ = ml.__name__, "NMF", ml.NMF.__doc__
+    ml.NMF = NMF  # type: ignore[attr-defined]
+    ml.cluster.KMeans = ml.confidence.KMeans = _with_defaults(ml.cluster, "KMeans", n_init=10)
+    ml.cluster.MiniBatchKMeans = _with_defaults(ml.cluster, "MiniBatchKMeans", n_init=3)
+
+
+def _with_defaults(module: ModuleType, name: str, **defaults: Any) -> type:
+    """A class whose arguments have other defaults, in the place of one of that name in a module."""
+    base = getattr(module, name)
+    original = base.__init__
+    changed = FunctionType(
+        original.__code__, original.__globals__, "__init__", original.__defaults__, original.__closure__
+    )
+    changed.__kwdefaults__ = {**original.__kwdefaults__, **defaults}
+    return type(name, (base,), {"__init__": changed, "__module__": module.__name__, "__doc__": base.__doc__})
 
 
 def _scaper() -> None:
@@ -289,6 +327,7 @@ REPAIRS: tuple[Callable[[], None], ...] = (
     _resample_and_rms,
     _mel_projection,
     _hanning,
+    _clusterers,
     _scaper,
     _museval,
     _report_card,
