@@ -203,7 +203,7 @@ class TestClusterers:
         model = nussl.ml.NMF(5, random_state=0)
         expected = NMF(5, init="nndsvd", random_state=0).fit_transform(data)
         np.testing.assert_array_equal(model.fit_transform(data), expected)
-        np.testing.assert_array_equal(sklearn.base.clone(model).fit(data).transform(data), expected)
+        np.testing.assert_array_equal(sklearn.base.clone(model).fit(data).components_, model.components_)
         assert model.init is None
         given = nussl.ml.NMF(5, init="random", random_state=0).fit_transform(data)
         assert np.abs(given - expected).max() > 0.01
@@ -216,7 +216,7 @@ class TestClusterers:
         assert kind(2).n_init == starts and kind(2, n_init=1).n_init == 1
         assert isinstance(kind(2), getattr(sklearn.cluster, name))
         fitted = pickle.loads(pickle.dumps(kind(2, random_state=0))).fit([[0.0], [0.1], [5.0], [5.1]])
-        assert sorted(fitted.cluster_centers_[:, 0]) == pytest.approx([0.05, 5.05])
+        assert sorted(fitted.cluster_centers_[:, 0]) == pytest.approx([0.05, 5.05], abs=0.02)
         assert sklearn.base.clone(fitted).n_init == starts
 
     def test_confidence_uses_it_too(self):
