@@ -56,6 +56,8 @@ EXTRAS = {
     ],
     # Weights by their id on the Hugging Face Hub.
     "hub": ["huggingface_hub>=0.24"],
+    # Players in a notebook: AudioSignal.embed_audio, play and nussl's multitrack.
+    "notebook": ["ipython>=8"],
     # The page behind nussl's SeparationBase.interact().
     "gradio": ["gradio>=5,<7"],
     "recipes": [

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals
+from svs_unet_plugin.corpora.musdb import SETUP_FILE
 from svs_unet_plugin.evaluation.metrics import import_museval
 from svs_unet_plugin.files import atomic_write
 from svs_unet_plugin.mixing.scaper import import_scaper
@@ -184,6 +185,25 @@ def _with_defaults(module: ModuleType, name: str, **defaults: Any) -> type:
     return type(name, (base,), {"__init__": changed, "__module__": module.__name__, "__doc__": base.__doc__})
 
 
+def _validation_tracks() -> None:
+    """musdb 0.4 reads a corpus's own ``setup.yaml`` only if it is named, and nussl's ``MUSDB18`` can't name
+    it.
+
+    Without it no corpus but MUSDB18 itself has tracks for validation, and ``split="valid"`` was empty.
+    """
+    hooks = importlib.import_module("nussl.datasets.hooks")
+    musdb = hooks.musdb
+    if musdb is None:  # nussl warns that it has no ffmpeg
+        return
+
+    def database(root: str, **arguments: Any) -> Any:
+        if os.path.isfile(os.path.join(os.path.expanduser(root), SETUP_FILE)):
+            arguments["setup_file"] = SETUP_FILE
+        return musdb.DB(root=root, **arguments)
+
+    hooks.musdb = module_view(musdb, DB=database)  # type: ignore[attr-defined]
+
+
 def _scaper() -> None:
     """NumPy 2.0 removed ``np.Inf``, which scaper names whenever it mixes; so do nussl's examples by it."""
     if importlib.util.find_spec("scaper") is not None:
@@ -328,6 +348,7 @@ REPAIRS: tuple[Callable[[], None], ...] = (
     _mel_projection,
     _hanning,
     _clusterers,
+    _validation_tracks,
     _scaper,
     _museval,
     _report_card,
