@@ -33,6 +33,8 @@ CORE = [
     "tqdm>=4.60",
     "filelock>=3.12",
     "joblib>=1.4",
+    # The command line.
+    "click>=8.2",
 ]
 
 EXTRAS = {

@@ -6,7 +6,6 @@ what the programs print for ``--help``, and the API is every public module: neit
 
 from __future__ import annotations
 
-import argparse
 import ast
 import functools
 import logging
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import click
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
@@ -141,14 +141,15 @@ class Doctests(griffe.Extension):
 
 def commands() -> str:
     """The page of all commands and options, as the programs print them."""
-    os.environ["COLUMNS"] = "100"  # what argparse takes for the width of the terminal
+    os.environ["COLUMNS"] = "100"  # what programs take for the width of the terminal
     sys.path.insert(0, str(ROOT))
-    from svs_unet_plugin import cli
+    from svs_unet_plugin.cli.program import svs_unet
 
     lines = ["# Commands", ""]
-    for words, parser in _parsers(cli._parser()):
-        if parser.add_help:
-            text = parser.format_help()
+    for words, command in _commands(svs_unet, "svs-unet"):
+        if command.add_help_option:
+            with click.Context(command, info_name=" ".join(words), **svs_unet.context_settings) as context:
+                text = command.get_help(context)
         else:  # another program's, with options of its own
             text = _help(*words)
         lines += [f"## {' '.join(words)}" if len(words) > 1 else "", f"```text\n{text.strip()}\n```", ""]
@@ -159,15 +160,11 @@ def commands() -> str:
     return "\n".join(lines)
 
 
-def _parsers(
-    parser: argparse.ArgumentParser, *words: str
-) -> Iterator[tuple[tuple[str, ...], argparse.ArgumentParser]]:
-    words = words or (parser.prog,)
-    yield words, parser
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for name, command in action.choices.items():
-                yield from _parsers(command, *words, name)
+def _commands(command: click.Command, *words: str) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    yield words, command
+    if isinstance(command, click.Group):
+        for name, inner in sorted(command.commands.items()):
+            yield from _commands(inner, *words, name)
 
 
 def _help(*command: str) -> str:

@@ -1,4 +1,4 @@
-"""Reading, resampling and writing audio, a block at a time.
+"""Reading and resampling audio, a block at a time.
 
 Blocks are float32 arrays ``(channels, samples)`` with full scale at ±1. Decoding is libsndfile's (WAV,
 FLAC, Ogg, MP3, AIFF and more) or, for what it can't read (M4A, MP4, stem files), ffmpeg's.
@@ -12,9 +12,8 @@ import re
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,17 +21,11 @@ from pathlib import Path
 import numpy as np
 import soxr
 
-from svs_unet_plugin.files import atomic_write
-
 BLOCK_SAMPLES = 1 << 18
 """Samples of a block: small beside a song, large beside the cost of a call."""
 
 _UNKNOWN_BYTES = 0xFFFF_FF00  # a WAV that was written to a pipe states something from here up
 _UNKNOWN_FRAMES = 2**63 - 1  # and libsndfile states this of such a FLAC
-_SFC_SET_ADD_PEAK_CHUNK = 0x1050  # of libsndfile, which soundfile has no name for
-
-RIFF_BYTES = 4_000_000_000
-"""Above this a WAV file needs the 64-bit header RF64."""
 
 
 @dataclass(frozen=True)
@@ -235,34 +228,3 @@ def resample_blocks(blocks: Iterable[np.ndarray], channels: int, old: int, new: 
 
 def _resample_chunk(stream: soxr.ResampleStream, signal: np.ndarray) -> np.ndarray:
     return stream.resample_chunk(np.ascontiguousarray(signal))
-
-
-@contextmanager
-def wav_writers(
-    paths: Iterable[Path], sample_rate: int, channels: int, samples: int
-) -> Iterator[list[Callable[[np.ndarray], None]]]:
-    """Files to write blocks to, which get their names only if all goes well.
-
-    The samples are 32-bit float: nothing is clipped, wrapped or rounded.
-
-    Yields:
-        A list of functions, one a path, each of which writes a block ``(channels, samples)``.
-    """
-    import soundfile
-
-    kind = "RF64" if 4 * channels * samples > RIFF_BYTES else "WAV"
-    with ExitStack() as stack:
-        # Entered first, and so renamed last, when the files below are closed.
-        parts = [stack.enter_context(atomic_write(path)) for path in paths]
-        try:
-            files = [
-                stack.enter_context(
-                    soundfile.SoundFile(part, "w", sample_rate, channels, "FLOAT", format=kind)
-                )
-                for part in parts
-            ]
-            for file in files:  # no PEAK chunk, which holds the time: the same audio gives the same bytes
-                soundfile._snd.sf_command(file._file, _SFC_SET_ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
-            yield [lambda block, file=file: file.write(block.T) for file in files]  # type: ignore[misc]
-        except soundfile.LibsndfileError as error:
-            raise OSError(f"{parts[0].parent} can't be written to: {error.error_string}") from error

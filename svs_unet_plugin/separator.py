@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from svs_unet_plugin import audio as audio_io
 from svs_unet_plugin import checkpoint
+from svs_unet_plugin.encoding import Encoding, writers
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.treble import Gain, treble_gain
 from svs_unet_plugin.unet import UNet
@@ -174,11 +175,11 @@ class Separator:
         paths = {name: out / f"{name}.wav" for name in self.sources}
         try:
             with (
-                audio_io.wav_writers(paths.values(), file.sample_rate, file.channels, samples) as writers,
+                writers(paths.values(), Encoding(), file.sample_rate, file.channels, samples) as writes,
                 bar(desc=file.path.name, total=samples) as separating,
             ):
                 for block in self._stems(low, file.blocks(), file.sample_rate):
-                    for write, stem in zip(writers, block, strict=True):
+                    for write, stem in zip(writes, block, strict=True):
                         write(stem)
                     separating.update(block[0].shape[-1])
         except BaseException:

@@ -17,6 +17,7 @@ from svs_unet_plugin import STFT, Separator, UNet, audio, checkpoint
 from svs_unet_plugin.asteroid import SVSUNet, asteroid, separate_preserving_scale
 from svs_unet_plugin.asteroid.separation import separate_file_preserving_scale
 from svs_unet_plugin.cli import main
+from svs_unet_plugin.encoding import Encoding, writers
 from svs_unet_plugin.nussl import nussl
 
 BaseModel = asteroid.models.BaseModel
@@ -210,7 +211,7 @@ def test_the_scale_is_kept(model: Any, path: Path, song: np.ndarray, tmp_path: P
     with pytest.raises(ValueError, match="the audio has 2"):
         separate_preserving_scale(model, mixture.expand(2, -1))
 
-    with audio.wav_writers([tmp_path / "song.wav"], 44_100, 2, song.shape[1]) as (write,):
+    with writers([tmp_path / "song.wav"], Encoding(), 44_100, 2, song.shape[1]) as (write,):
         write(song)
     vocals, accompaniment = separate_file_preserving_scale(model, tmp_path / "song.wav", tmp_path / "out")
     written, rate = audio.read(vocals)

@@ -66,27 +66,6 @@ def test_resampling_by_blocks_is_resampling() -> None:
     assert np.std(filtered[0] - filtered[1]) < 1e-3 * np.std(filtered[0])
 
 
-def test_writes_beyond_full_scale_without_wrapping(tmp_path: Path) -> None:
-    loud = 40 * noise()
-    with audio.wav_writers([tmp_path / "loud.wav"], 44_100, 2, 30_000) as (write,):
-        write(loud[:, :10_000])
-        write(loud[:, 10_000:])
-    np.testing.assert_array_equal(audio.read(tmp_path / "loud.wav")[0], loud)
-    assert np.abs(loud).max() > 3
-
-
-def test_nothing_is_left_of_a_file_that_was_not_finished(tmp_path: Path) -> None:
-    (tmp_path / "a.wav").write_bytes(b"what was there")
-    with (
-        pytest.raises(KeyboardInterrupt),
-        audio.wav_writers([tmp_path / "a.wav", tmp_path / "b.wav"], 44_100, 2, 100) as (write, _),
-    ):
-        write(noise(samples=100))
-        raise KeyboardInterrupt
-    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
-    assert (tmp_path / "a.wav").read_bytes() == b"what was there"
-
-
 def test_no_such_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no such file: .*nothing\.wav"):
         audio.read(tmp_path / "nothing.wav")
@@ -196,39 +175,8 @@ def test_damaged_in_the_middle(tmp_path: Path, name: str) -> None:
         audio.read(path)
 
 
-def test_two_writers_of_one_file(tmp_path: Path) -> None:
-    """The last to end wins, and neither disturbs the other."""
-    first, second = noise(), 0.5 * noise()
-    with audio.wav_writers([tmp_path / "a.wav"], 44_100, 2, 30_000) as (write_first,):
-        write_first(first[:, :10_000])
-        with audio.wav_writers([tmp_path / "a.wav"], 44_100, 2, 30_000) as (write_second,):
-            write_second(second)
-            write_first(first[:, 10_000:])
-        np.testing.assert_array_equal(audio.read(tmp_path / "a.wav")[0], second)
-    np.testing.assert_array_equal(audio.read(tmp_path / "a.wav")[0], first)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
-
-
 @pytest.mark.parametrize("name", ["12:30 live.m4a", "-dash.m4a", "Ünï cödé.m4a"])
 def test_names_that_ffmpeg_could_misread(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     encode(tmp_path, name)
     monkeypatch.chdir(tmp_path)
     assert audio.read(name)[1] == 44_100
-
-
-def test_a_large_file_gets_a_64_bit_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio, "RIFF_BYTES", 1000)
-    with audio.wav_writers([tmp_path / "a.wav"], 44_100, 2, 30_000) as (write,):
-        write(noise())
-    assert soundfile.info(tmp_path / "a.wav").format == "RF64"
-    np.testing.assert_array_equal(audio.read(tmp_path / "a.wav")[0], noise())
-
-
-def test_a_directory_in_the_way_of_an_output(tmp_path: Path) -> None:
-    (tmp_path / "b.wav").mkdir()
-    with (
-        pytest.raises(IsADirectoryError, match=r"b\.wav is a directory"),
-        audio.wav_writers([tmp_path / "a.wav", tmp_path / "b.wav"], 44_100, 2, 100),
-    ):
-        pass
-    assert [path.name for path in tmp_path.iterdir()] == ["b.wav"]

@@ -127,11 +127,11 @@ def test_errors_that_are_no_fault_of_the_user(
     def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("svs_unet_plugin.cli.Separator.separate_file", fail)
+    monkeypatch.setattr("svs_unet_plugin.separator.Separator.separate_file", fail)
     monkeypatch.setattr("svs_unet_plugin.checkpoint.find", fail)
     for arguments in (["separate", "song.wav", "-o", str(tmp_path)], ["info", "a.pth"]):
         if arguments[0] == "separate":
-            monkeypatch.setattr("svs_unet_plugin.cli.Separator.__init__", lambda *_, **__: None)
+            monkeypatch.setattr("svs_unet_plugin.separator.Separator.__init__", lambda *_, **__: None)
         assert main(arguments) == 2
         said = capsys.readouterr().err
         assert message in said and len(said.splitlines()) == 1
@@ -198,6 +198,12 @@ def test_a_traceback_only_when_asked_for(tmp_path: Path) -> None:
 
 def test_wrong_flags_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["separate"], ["sing"], ["separate", "a.wav", "--loud"], []):
-        with pytest.raises(SystemExit) as stop:
-            main(arguments)
-        assert stop.value.code == 2
+        assert main(arguments) == 2
+        said = capsys.readouterr().err
+        assert "--help" in said and (len(said.splitlines()) == 1) == bool(arguments)
+
+
+def test_the_handler_of_sigterm_is_put_back(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert main(["--version"]) == 0
+    assert signal.getsignal(signal.SIGTERM) is before

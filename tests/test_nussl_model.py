@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import svs_unet_plugin.nussl as svs
-from svs_unet_plugin import STFT, Separator, UNet, audio
+from svs_unet_plugin import STFT, Separator, UNet
+from svs_unet_plugin.encoding import Encoding, writers
 from svs_unet_plugin.nussl import nussl
 
 
@@ -50,7 +51,7 @@ def masks_in_a_fresh_process(song: Path, model: Path, out: Path) -> np.ndarray:
 
 @pytest.fixture
 def wav(song: np.ndarray, tmp_path: Path) -> Path:
-    with audio.wav_writers([tmp_path / "song.wav"], 44_100, 2, song.shape[1]) as (write,):
+    with writers([tmp_path / "song.wav"], Encoding(), 44_100, 2, song.shape[1]) as (write,):
         write(song)
     return tmp_path / "song.wav"
 
@@ -59,7 +60,7 @@ def dataset(folder: Path, sample_rate: int, transform: Any = None, hop: int = 76
     """One second of noise in files of a rate that the dataset is not given."""
     for name in ("mix", "vocals"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-        with audio.wav_writers([folder / name / "a.wav"], sample_rate, 2, sample_rate) as (write,):
+        with writers([folder / name / "a.wav"], Encoding(), sample_rate, 2, sample_rate) as (write,):
             write(np.random.default_rng(0).uniform(-1, 1, (2, sample_rate)).astype(np.float32))
     return nussl.datasets.MixSourceFolder(
         str(folder),

@@ -9,6 +9,7 @@ from killing import kill_script_when
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT, Separator, audio
+from svs_unet_plugin.encoding import Encoding, writers
 from svs_unet_plugin.files import lock
 from svs_unet_plugin.nussl import nussl, training
 from svs_unet_plugin.training.history import Losses, read_losses
@@ -29,7 +30,7 @@ def songs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stems = {"accompaniment": np.fft.irfft(low) / 10, "vocals": np.fft.irfft(high) / 10}
         stems["mix"] = stems["accompaniment"] + stems["vocals"]
         for name, samples in stems.items():
-            with audio.wav_writers([folder / name / f"{number}.wav"], 8192, 1, 60_000) as (write,):
+            with writers([folder / name / f"{number}.wav"], Encoding(), 8192, 1, 60_000) as (write,):
                 write(samples[None].astype(np.float32))
     return folder
 

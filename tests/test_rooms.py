@@ -16,7 +16,7 @@ LAYERS = (
     ("mixing",),
     ("corpora",),
     ("separator",),
-    ("checkpoint",),
+    ("checkpoint", "encoding"),
     ("treble",),
     ("audio", "stft", "unet"),
     ("files", "workers", "module_view"),

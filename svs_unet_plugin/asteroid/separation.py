@@ -14,6 +14,7 @@ from torch import Tensor
 
 from svs_unet_plugin import audio
 from svs_unet_plugin.asteroid import compat
+from svs_unet_plugin.encoding import Encoding, writers
 
 asteroid = compat.import_asteroid()
 
@@ -93,8 +94,8 @@ def separate_file_preserving_scale(
     Path(out).mkdir(parents=True, exist_ok=True)
     name = audio.track_name(Path(path))
     paths = [Path(out) / f"{name}_est{i}.wav" for i in range(1, len(estimates) + 1)]
-    with audio.wav_writers(paths, sample_rate, channels, samples) as writers:
-        for write, estimate in zip(writers, estimates, strict=True):
+    with writers(paths, Encoding(), sample_rate, channels, samples) as writes:
+        for write, estimate in zip(writes, estimates, strict=True):
             write(estimate)
     return paths
 

@@ -20,6 +20,7 @@ import soundfile
 from tqdm import tqdm
 
 from svs_unet_plugin import audio
+from svs_unet_plugin.encoding import Encoding, writers
 from svs_unet_plugin.files import claim, fingerprint, lock
 from svs_unet_plugin.workers import in_parallel
 
@@ -162,6 +163,6 @@ def _write(targets: Sequence[Path], vocals: np.ndarray, accompaniment: np.ndarra
     """Write a clip's files (see `_clip`) of its sources ``(1, samples)``."""
     for target in targets:
         target.parent.mkdir(parents=True, exist_ok=True)
-    with audio.wav_writers(targets, sample_rate, channels=1, samples=vocals.shape[1]) as writers:
-        for write, signal in zip(writers, (vocals + accompaniment, vocals, accompaniment), strict=True):
+    with writers(targets, Encoding(), sample_rate, channels=1, samples=vocals.shape[1]) as writes:
+        for write, signal in zip(writes, (vocals + accompaniment, vocals, accompaniment), strict=True):
             write(signal)

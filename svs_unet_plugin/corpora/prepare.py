@@ -20,6 +20,7 @@ import numpy as np
 from svs_unet_plugin import audio
 from svs_unet_plugin.corpora import musdb
 from svs_unet_plugin.corpora.musdb import STREAMS, Check, Meter, Track
+from svs_unet_plugin.encoding import Encoding, writers
 from svs_unet_plugin.files import atomic_write, claim, fingerprint, read_settings, write_json
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.workers import in_parallel
@@ -210,8 +211,8 @@ class _Writer:
                 folder.mkdir()
                 paths = [folder / f"{name}.wav" for name in STREAMS]
                 _, channels, samples = piece.shape
-                with audio.wav_writers(paths, self.settings.sample_rate, channels, samples) as writers:
-                    for write, stream in zip(writers, piece, strict=True):
+                with writers(paths, Encoding(), self.settings.sample_rate, channels, samples) as writes:
+                    for write, stream in zip(writes, piece, strict=True):
                         write(stream)
         for index in count(len(pieces)):  # of files that were longer before
             if not (self.cuts(track) and self.folder(track, index).is_dir()):

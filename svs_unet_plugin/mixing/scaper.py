@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from svs_unet_plugin import audio
 from svs_unet_plugin.corpora.musdb import STEMS
 from svs_unet_plugin.corpora.prepare import Prepared
+from svs_unet_plugin.encoding import Encoding, writers
 from svs_unet_plugin.files import claim, differences, fingerprint, read_settings, write_text
 from svs_unet_plugin.module_view import module_view
 from svs_unet_plugin.workers import in_parallel
@@ -254,8 +254,8 @@ def _write(mixer: Mixer, out: Path, index: int) -> None:
     events.mkdir(exist_ok=True)
     paths = [out / f"{index:06d}.wav", *(events / f"{name}.wav" for name in mixed.stems)]
     signals = [mixed.mixture, *mixed.stems.values()]
-    with audio.wav_writers(paths, mixer.sample_rate, 1, mixed.mixture.shape[1]) as writers:
-        for write, signal in zip(writers, signals, strict=True):
+    with writers(paths, Encoding(), mixer.sample_rate, 1, mixed.mixture.shape[1]) as writes:
+        for write, signal in zip(writes, signals, strict=True):
             write(signal)
     sandbox = mixed.annotation.annotations[0].sandbox.scaper
     sandbox.soundscape_audio_path, *sandbox.isolated_events_audio_path = map(str, paths)

@@ -1,0 +1,60 @@
+"""What is in a checkpoint, and in the other host's form: ``svs-unet info`` and ``convert``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+CHECKPOINT = click.argument("checkpoint")
+
+
+@click.command(short_help="Show what a checkpoint holds.")
+@CHECKPOINT
+def info(checkpoint: str) -> None:
+    """Show what a CHECKPOINT holds: a path, or the name of bundled weights."""
+    from svs_unet_plugin.checkpoint import find, read
+
+    loaded = read(checkpoint)
+    network, stft, metadata = loaded.network, loaded.stft, loaded.metadata
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    rows = {
+        "file": find(checkpoint),
+        "network": f"U-Net, {parameters:,} parameters, first layer {network.channels} wide"
+        + (f", {network.residual_blocks} residual blocks a layer" if network.residual_blocks else "")
+        + (f", {network.bottleneck_type} bottleneck" if network.bottleneck_type else ""),
+        "sources": ", ".join(network.sources),
+        "transform": f"{stft.sample_rate} Hz, window {stft.window_length}, hop {stft.hop_length}",
+        "nussl": metadata.get("nussl_version"),
+        "asteroid": metadata.get("software_versions", {}).get("asteroid_version"),
+        "trained on": (metadata.get("train_dataset") or {}).get("name"),
+        "epochs": (metadata.get("trainer.state_dict") or {}).get("epoch"),
+    }
+    for key, losses in (metadata.get("trainer.state.epoch_history") or {}).items():
+        rows[key] = f"{losses[-1]:.5f} at the end, {min(losses):.5f} at best"
+    for key, value in rows.items():
+        if value is not None:
+            print(f"{key:<16} {value}")
+
+
+@click.command(short_help="Turn a checkpoint of one host into one of the other.")
+@CHECKPOINT
+@click.argument("out", type=click.Path(path_type=Path))
+def convert(checkpoint: str, out: Path) -> None:
+    """Turn a CHECKPOINT of nussl into an asteroid file, or an asteroid file into a checkpoint of nussl."""
+    from svs_unet_plugin import files
+    from svs_unet_plugin.checkpoint import read
+
+    loaded = read(checkpoint)
+    if loaded.host == "asteroid":
+        import svs_unet_plugin.nussl as svs
+
+        svs.save(svs.from_network(loaded.network), out, stft=loaded.stft)
+    else:
+        import torch
+
+        from svs_unet_plugin.asteroid import SVSUNet
+
+        with files.atomic_write(out) as beside:
+            torch.save(SVSUNet.from_network(loaded.network, loaded.stft).serialize(), beside)
+    print(out)

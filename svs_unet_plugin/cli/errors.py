@@ -1,0 +1,15 @@
+"""Errors as one sentence each."""
+
+from __future__ import annotations
+
+ERRORS = (OSError, ValueError, ImportError, RuntimeError, MemoryError)
+"""What is said in one sentence: bad input, a full disk or GPU, a missing package, a dead worker."""
+
+
+def sentence(error: BaseException) -> str:
+    """What was wrong, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    if isinstance(error, ModuleNotFoundError):
+        return f"this needs the package {error.name}: pip install 'svs_unet_plugin[all]'"
+    return next(iter(str(error).splitlines()), "") or f"{type(error).__name__}, without a reason"

@@ -1,0 +1,46 @@
+"""The command ``svs-unet`` itself, with all of its commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import svs_unet_plugin
+from svs_unet_plugin.cli import asteroid, checkpoints, data, separate
+from svs_unet_plugin.cli.errors import ERRORS, sentence
+
+
+class _Program(click.Group):
+    """A group of commands whose errors are one sentence each."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.Exit, click.Abort):  # which are RuntimeErrors
+            raise
+        except ERRORS as error:
+            if ctx.params["traceback"]:
+                raise
+            raise click.ClickException(sentence(error)) from error
+
+
+@click.group(
+    cls=_Program,
+    help=(svs_unet_plugin.__doc__ or "").splitlines()[0],
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(svs_unet_plugin.__version__, message="%(version)s")
+@click.option("--traceback", is_flag=True, help="Show where an error comes from.")
+def svs_unet(traceback: bool) -> None:
+    """Commands, each of them in a module of this package."""
+
+
+for command in (
+    separate.separate,
+    checkpoints.info,
+    checkpoints.convert,
+    data.data,
+    asteroid.asteroid_infer,
+):
+    svs_unet.add_command(command)
