@@ -1,8 +1,8 @@
 """Make asteroid 0.7.0 work beside a CPU-only torch, and on today's torch, NumPy, SciPy and setuptools.
 
 asteroid's last release is from 2023. ``import_asteroid`` imports it and makes each repair in ``REPAIRS``,
-once. A repair changes only attributes of asteroid and of what came with it and is as old: asteroid_filterbanks,
-pb_bss_eval and torchmetrics 0.11.
+once. A repair changes only attributes of asteroid and of what came with it and is as old:
+asteroid_filterbanks, pb_bss_eval and torchmetrics 0.11.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals
+from svs_unet_plugin.files import atomic_write
 from svs_unet_plugin.module_view import module_view
 
 _lock = threading.RLock()
@@ -69,13 +70,12 @@ def _torch_stoi_beside_any_torch() -> Iterator[None]:
     a torchaudio without its compiled half, and keeps that for itself: to everybody else ``import torchaudio``
     is what it was. Where even that fails, asteroid goes without ``torch_stoi``.
     """
-    if sys.modules.get("torch_stoi") is None and not _imports("torch_stoi"):
+    hidden = False
+    if not _imports("torch_stoi"):
         with _torchaudio_without_its_library():
             hidden = not _imports("torch_stoi")
-        if hidden:
-            sys.modules["torch_stoi"] = None  # type: ignore[assignment]
-    else:
-        hidden = False
+    if hidden:
+        sys.modules["torch_stoi"] = None  # type: ignore[assignment]
     try:
         yield
     finally:
@@ -152,7 +152,7 @@ class _ImportedWith(MetaPathFinder):
 
 
 def _torchmetrics() -> None:
-    """setuptools 82 removed ``pkg_resources``, which torchmetrics 0.11 asks for versions; before, it warned."""
+    """setuptools 82 removed ``pkg_resources``, which torchmetrics 0.11 asks for versions."""
     name = "torchmetrics.utilities.imports"
     packages = ModuleType("pkg_resources")
     packages.get_distribution = importlib.metadata.distribution  # type: ignore[attr-defined]
@@ -226,16 +226,22 @@ def _from_pretrained() -> None:
 
 
 def _load(path: str | os.PathLike[str], **kwargs: Any) -> Any:
-    """``torch.load`` of what asteroid saves: data, its versions' class ``TorchVersion`` and numpy's numbers."""
+    """``torch.load`` of what asteroid saves: data, ``TorchVersion`` and numpy's numbers."""
     return load_weights_only(path, [torch.torch_version.TorchVersion, *numpy_globals()])
 
 
+def _save(content: Any, path: str | os.PathLike[str]) -> None:
+    """``torch.save``, whole or not at all: asteroid writes over the file that it has read."""
+    with atomic_write(path) as beside:
+        torch.save(content, beside)
+
+
 def _commands() -> None:
-    """torch 2.6 made ``torch.load`` weights-only; ``asteroid-upload`` and ``asteroid-register-sr`` call it."""
-    loading = module_view(torch, load=_load)
-    importlib.import_module("asteroid.models.publisher").torch = loading  # type: ignore[attr-defined]
+    """torch 2.6 made ``torch.load`` weights-only, and two of asteroid's commands call it."""
+    files = module_view(torch, load=_load, save=_save)
+    importlib.import_module("asteroid.models.publisher").torch = files  # type: ignore[attr-defined]
     name = "asteroid.scripts.asteroid_cli"
-    sys.meta_path.insert(0, _ImportedWith(name, loading))
+    sys.meta_path.insert(0, _ImportedWith(name, files))
     if name in sys.modules:
         importlib.reload(sys.modules[name])
 
