@@ -1,0 +1,43 @@
+"""A plugin of pytest for asteroid's tests: models where it looks for downloads, and X-UMX's tests, too."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+CACHE = Path(os.environ["HOST_SCRATCH"], "models")
+os.environ |= {"ASTEROID_CACHE": str(CACHE), "HF_HUB_OFFLINE": "1"}
+
+
+def _save(model: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True)
+    torch.save(model.serialize(), path)
+
+
+def pytest_sessionstart() -> None:
+    """Small models with random weights, in the place of those of Zenodo and of the Hugging Face Hub."""
+    try:
+        from asteroid.models import ConvTasNet, DPRNNTasNet
+        from asteroid.utils import hub_utils
+    except Exception:  # as it is without the plugin; then no test asks for them
+        return
+    sizes = {"n_src": 2, "n_repeats": 1, "bn_chan": 4, "n_filters": 16}
+    for name, url in hub_utils.MODELS_URLS_HASHTABLE.items():
+        if "TasNet" in name:
+            kind = ConvTasNet if "ConvTasNet" in name else DPRNNTasNet
+            own = {"n_blocks": 1} if kind is ConvTasNet else {"hid_size": 4, "chunk_size": 20}
+            _save(kind(**sizes, **own), CACHE / hub_utils.url_to_filename(url) / "model.pth")
+    hub = CACHE / "models--julien-c--DPRNNTasNet-ks16_WHAM_sepclean"
+    _save(DPRNNTasNet(**sizes, hid_size=4, chunk_size=20), hub / "snapshots" / "a" / "pytorch_model.bin")
+    (hub / "refs").mkdir()
+    (hub / "refs" / "main").write_text("a")
+
+
+def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+    """asteroid 0.7.0 skips the tests of X-UMX, which torch 2 broke; it is whole again."""
+    for item in items:
+        if item.nodeid.startswith("tests/models/xumx_test.py"):
+            item.own_markers[:] = [mark for mark in item.own_markers if mark.name != "skip"]
