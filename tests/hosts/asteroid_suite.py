@@ -9,7 +9,9 @@ import pytest
 import torch
 
 CACHE = Path(os.environ["HOST_SCRATCH"], "models")
+LATEST = "a" * 40
 os.environ |= {"ASTEROID_CACHE": str(CACHE), "HF_HUB_OFFLINE": "1"}
+os.environ.pop("ACCESS_TOKEN", None)  # with which a test would publish a model on Zenodo
 
 
 def _save(model: Any, path: Path) -> None:
@@ -31,9 +33,11 @@ def pytest_sessionstart() -> None:
             own = {"n_blocks": 1} if kind is ConvTasNet else {"hid_size": 4, "chunk_size": 20}
             _save(kind(**sizes, **own), CACHE / hub_utils.url_to_filename(url) / "model.pth")
     hub = CACHE / "models--julien-c--DPRNNTasNet-ks16_WHAM_sepclean"
-    _save(DPRNNTasNet(**sizes, hid_size=4, chunk_size=20), hub / "snapshots" / "a" / "pytorch_model.bin")
+    for revision in (LATEST, "8ab5ef18ef2eda141dd11a5d037a8bede7804ce4"):  # and one that a test asks for
+        model = DPRNNTasNet(**sizes, hid_size=4, chunk_size=20)
+        _save(model, hub / "snapshots" / revision / "pytorch_model.bin")
     (hub / "refs").mkdir()
-    (hub / "refs" / "main").write_text("a")
+    (hub / "refs" / "main").write_text(LATEST)
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:

