@@ -173,7 +173,7 @@ def _separate_file(song: Path, out: Path, threads: int) -> tuple[int, float]:
     torch.set_num_threads(threads)
     torch.manual_seed(SEED)
     start = time.perf_counter()
-    Separator(device="cpu").separate_file(song, out, progress=True)
+    Separator(device="cpu").separate_file(song, out)
     seconds = time.perf_counter() - start
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, seconds

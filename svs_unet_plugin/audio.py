@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -30,31 +30,72 @@ _UNKNOWN_FRAMES = 2**63 - 1  # and libsndfile states this of such a FLAC
 
 @dataclass(frozen=True)
 class AudioFile:
-    """An audio file that can be read more than once; see `open_file`."""
+    """An audio file, or a part of one, that can be read more than once; see `open_file`.
+
+    Args:
+        path: of the file.
+        sample_rate: in Hz.
+        channels: how many.
+        decoder: "libsndfile" or "ffmpeg".
+        samples: of the whole file, or None where only decoding tells.
+        keep_going: whether damage is put up with.
+        first: the first sample of the part.
+        last: the sample after its last one, or None for the file's end.
+        warnings: what was lost of a damaged file, a sentence each; complete once it has been read.
+    """
 
     path: Path
     sample_rate: int
     channels: int
     decoder: str
     samples: int | None
+    keep_going: bool = False
+    first: int = 0
+    last: int | None = None
+    warnings: list[str] = field(default_factory=list, compare=False)
+
+    @property
+    def length(self) -> int | None:
+        """Samples of the part, or None where only decoding tells."""
+        if self.samples is None:
+            return None
+        return max(min(self.samples, self.last or self.samples) - self.first, 0)
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The file's audio, in blocks ``(channels, samples)``.
+        """The audio, in blocks ``(channels, samples)``.
 
         Raises:
             ValueError: if the file is damaged, shorter than it says, empty, or holds NaN or infinity.
         """
         total = 0
-        by_ffmpeg = self.decoder == "ffmpeg"
-        for block in decode(self.path, self.channels) if by_ffmpeg else self._soundfile_blocks():
-            if not np.isfinite(block).all():
+        for block in self._sound_blocks():
+            start, total = total, total + block.shape[1]
+            part = block[:, max(self.first - start, 0) : None if self.last is None else self.last - start]
+            if not np.isfinite(part).all():
                 raise ValueError(f"{self.path} holds samples that are NaN or infinite")
-            total += block.shape[1]
-            yield block
+            if part.shape[1]:
+                yield part
+            if self.last is not None and total >= self.last:
+                return
         if total == 0:
             raise ValueError(f"{self.path} holds no audio: zero samples")
+        if total <= self.first:
+            raise ValueError(f"{self.path} ends before second {self.first / self.sample_rate:g}")
         if self.samples is not None and total < self.samples:
-            raise ValueError(f"{self.path} is truncated: it holds {total} of {self.samples} samples")
+            self._lost(f"{self.path} is truncated: it holds {total} of {self.samples} samples")
+
+    def _sound_blocks(self) -> Iterator[np.ndarray]:
+        decoded = decode(self.path, self.channels) if self.decoder == "ffmpeg" else self._soundfile_blocks()
+        try:
+            yield from decoded
+        except ValueError as error:
+            self._lost(str(error))
+
+    def _lost(self, message: str) -> None:
+        if not self.keep_going:
+            raise ValueError(message)
+        if message not in self.warnings:
+            self.warnings.append(message)
 
     def _soundfile_blocks(self) -> Iterator[np.ndarray]:
         import soundfile
@@ -114,14 +155,37 @@ def _plays_whole(path: Path, stream: int) -> bool:
     return lengths[0] == lengths[1]  # no audio follows the first error
 
 
-def open_file(path: str | os.PathLike[str]) -> AudioFile:
+def open_file(
+    path: str | os.PathLike[str],
+    *,
+    keep_going: bool = False,
+    start: float = 0.0,
+    duration: float | None = None,
+) -> AudioFile:
     """Look at an audio file's header. Of a file with several streams the first is taken.
+
+    Args:
+        path: of the file.
+        keep_going: take what can be decoded of a damaged file; what is lost is in `AudioFile.warnings`.
+        start: where to begin, in seconds.
+        duration: how much to take, in seconds; all that follows by default.
 
     Raises:
         FileNotFoundError: if there is no such file.
         IsADirectoryError: if it is a directory.
         ValueError: if it holds no audio that can be decoded, or less than its header says.
     """
+    if not 0 <= start < np.inf:
+        raise ValueError(f"start must be at least 0 seconds, got {start}")
+    if duration is not None and not 0 < duration < np.inf:
+        raise ValueError(f"duration must be more than 0 seconds, got {duration}")
+    file = _open_whole(path)
+    first = round(start * file.sample_rate)
+    last = None if duration is None else first + max(round(duration * file.sample_rate), 1)
+    return replace(file, keep_going=keep_going, first=first, last=last)
+
+
+def _open_whole(path: str | os.PathLike[str]) -> AudioFile:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory, not an audio file")

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
-from functools import partial, reduce
+from functools import reduce
 from pathlib import Path
+from threading import Event
 from typing import overload
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from svs_unet_plugin import audio as audio_io
 from svs_unet_plugin import checkpoint
+from svs_unet_plugin.audio import AudioFile
 from svs_unet_plugin.encoding import Encoding, writers
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.treble import Gain, treble_gain
@@ -25,6 +26,16 @@ ACCOMPANIMENT = "accompaniment"
 
 MOST_CHANNELS = 64
 """More channels than this, and more than samples, are refused: they are samples."""
+
+READING_SHARE = 0.1
+"""How much of the progress the first pass is, which reads the audio and brings it to the network's rate."""
+
+Progress = Callable[[float, float], object]
+"""Is told, from 0 to the end, how many seconds of audio are done, and of how many."""
+
+
+class Cancelled(Exception):
+    """Raised where a separation ends since its ``cancel`` was set; nothing is left half-written."""
 
 
 class Separator:
@@ -104,23 +115,45 @@ class Separator:
         return (*self.estimated, ACCOMPANIMENT)
 
     @overload
-    def separate(self, audio: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]: ...
-    @overload
-    def separate(self, audio: Tensor, sample_rate: int) -> dict[str, Tensor]: ...
     def separate(
-        self, audio: np.ndarray | Tensor, sample_rate: int
+        self,
+        audio: np.ndarray,
+        sample_rate: int,
+        *,
+        progress: Progress | None = None,
+        cancel: Event | None = None,
+    ) -> dict[str, np.ndarray]: ...
+    @overload
+    def separate(
+        self,
+        audio: Tensor,
+        sample_rate: int,
+        *,
+        progress: Progress | None = None,
+        cancel: Event | None = None,
+    ) -> dict[str, Tensor]: ...
+    def separate(
+        self,
+        audio: np.ndarray | Tensor,
+        sample_rate: int,
+        *,
+        progress: Progress | None = None,
+        cancel: Event | None = None,
     ) -> dict[str, np.ndarray] | dict[str, Tensor]:
         """Separate audio in memory.
 
         Args:
             audio: ``(channels, samples)`` or ``(samples,)``, floating point, at least one sample.
             sample_rate: in Hz, ≥ 1.
+            progress: called as ``progress(done, total)``, both in seconds of audio, from time to time.
+            cancel: ends the work soon after it is set, from another thread or in ``progress``.
 
         Returns:
             A float32 array (or tensor on the CPU, as given) of the same shape for each of `sources`.
 
         Raises:
             ValueError: if the audio has another shape, is empty, or holds NaN, infinity or integers.
+            Cancelled: if it was.
         """
         if isinstance(audio, Tensor):
             audio = audio.detach().cpu()
@@ -134,9 +167,10 @@ class Separator:
             for start in range(0, mixture.shape[1], audio_io.BLOCK_SAMPLES):
                 yield mixture[:, start : start + audio_io.BLOCK_SAMPLES]
 
-        low = self._at_network_rate(blocks(), mixture.shape[0], sample_rate)
+        meter = _Meter(sample_rate, mixture.shape[1], progress, cancel)
+        low = self._at_network_rate(meter.reading(blocks()), mixture.shape[0], sample_rate)
         start = 0
-        for block in self._stems(low, blocks(), sample_rate):
+        for block in meter.separating(self._stems(low, blocks(), sample_rate)):
             end = start + block[0].shape[-1]
             for stem, samples in zip(stems.values(), block, strict=True):
                 stem[:, start:end] = samples
@@ -147,47 +181,71 @@ class Separator:
         return shaped
 
     def separate_file(
-        self, path: str | os.PathLike[str], out: str | os.PathLike[str], *, progress: bool = False
+        self,
+        path: str | os.PathLike[str] | AudioFile,
+        out: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
+        *,
+        stems: Iterable[str] | None = None,
+        encoding: Encoding = Encoding(),  # noqa: B008, it can't be changed
+        progress: Progress | None = None,
+        cancel: Event | None = None,
     ) -> dict[str, Path]:
-        """Separate an audio file into ``out/<source>.wav``, 32-bit float, in memory that stays small.
+        """Separate an audio file into files, in memory that stays small.
 
         Args:
-            path: anything that libsndfile or ffmpeg reads.
-            out: a folder, made if it is missing. Files of these names there are replaced once all is done.
-            progress: whether to show a bar on standard error.
+            path: anything that libsndfile or ffmpeg reads, or what `audio.open_file` returned.
+            out: a folder, which gets ``<source>.<format>``, or a path for each source. Folders are made if
+                they are missing. Files of these names are replaced once all is done.
+            stems: which of `sources` to write; all of them by default, or those that ``out`` names.
+            encoding: the form of the files, by default 32-bit float WAV.
+            progress, cancel: as in `separate`.
 
         Returns:
-            The path written for each of `sources`.
+            The path written for each stem.
 
         Raises:
             OSError: if a file can't be read or written.
-            ValueError: if the input is not whole, finite audio.
+            ValueError: if the input is not whole, finite audio, or there are no such stems.
+            Cancelled: if it was.
         """
-        file = audio_io.open_file(path)
-        bar = partial(tqdm, unit="sample", unit_scale=True, disable=not progress)
+        paths = self._paths(out, stems, encoding.format)
+        file = path if isinstance(path, AudioFile) else audio_io.open_file(path)
+        meter = _Meter(file.sample_rate, file.length, progress, cancel)
         # All of the file is read before anything is written, and so found to be sound.
-        with bar(desc=f"{file.path.name}: read", total=file.samples, leave=False) as reading:
-            low = self._at_network_rate(_watched(file.blocks(), reading), file.channels, file.sample_rate)
-        samples = round(low.shape[1] * file.sample_rate / self.stft.sample_rate)  # give or take a few
-        out = Path(out)
-        made = [folder for folder in (out, *out.parents) if not folder.exists()]
-        out.mkdir(parents=True, exist_ok=True)
-        paths = {name: out / f"{name}.wav" for name in self.sources}
+        low = self._at_network_rate(meter.reading(file.blocks()), file.channels, file.sample_rate)
+        wanted = [self.sources.index(name) for name in paths]
+        folders = {folder for path in paths.values() for folder in (path.parent, *path.parent.parents)}
+        made = sorted((folder for folder in folders if not folder.exists()), reverse=True)  # inner ones first
         try:
-            with (
-                writers(paths.values(), Encoding(), file.sample_rate, file.channels, samples) as writes,
-                bar(desc=file.path.name, total=samples) as separating,
-            ):
-                for block in self._stems(low, file.blocks(), file.sample_rate):
-                    for write, stem in zip(writes, block, strict=True):
-                        write(stem)
-                    separating.update(block[0].shape[-1])
+            for written in paths.values():
+                written.parent.mkdir(parents=True, exist_ok=True)
+            form = encoding, file.sample_rate, file.channels, meter.total
+            with writers(paths.values(), *form) as writes:
+                for block in meter.separating(self._stems(low, file.blocks(), file.sample_rate)):
+                    for write, stem in zip(writes, wanted, strict=True):
+                        write(block[stem])
         except BaseException:
-            with suppress(OSError):  # somebody else may have put something there
-                for folder in made:
+            for folder in made:
+                with suppress(OSError):  # somebody else may have put something there
                     folder.rmdir()
             raise
         return paths
+
+    def _paths(
+        self,
+        out: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
+        stems: Iterable[str] | None,
+        extension: str,
+    ) -> dict[str, Path]:
+        """Where each stem is written."""
+        named = out if isinstance(out, Mapping) else None
+        there = tuple(self.sources if named is None else named)
+        wanted = there if stems is None else tuple(stems)
+        if not wanted or not set(wanted) <= set(there) & set(self.sources):
+            raise ValueError(f"stems must be some of {', '.join(self.sources)}, got {', '.join(wanted)}")
+        if named is not None:
+            return {name: Path(named[name]) for name in wanted}
+        return {name: Path(out) / f"{name}.{extension}" for name in wanted}  # type: ignore[arg-type]
 
     def _view(self, step: int) -> STFT:
         """The transform with a window longer by so many times 128 samples, for whole rows of the network."""
@@ -353,10 +411,40 @@ def _checked(array: np.ndarray, sample_rate: int) -> np.ndarray:
     return np.atleast_2d(array)
 
 
-def _watched(blocks: Iterable[np.ndarray], bar: tqdm) -> Iterator[np.ndarray]:
-    for block in blocks:
-        yield block
-        bar.update(block.shape[-1])
+class _Meter:
+    """Counts the seconds of both passes on one scale, and ends the work that was cancelled."""
+
+    def __init__(
+        self, sample_rate: int, samples: int | None, progress: Progress | None, cancel: Event | None
+    ) -> None:
+        self.total = samples or 0
+        self._sample_rate = sample_rate
+        self._progress = progress
+        self._cancel = cancel
+
+    def reading(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        read = 0
+        for block in blocks:
+            read += block.shape[-1]
+            self.total = max(self.total, read)
+            yield block
+            self._tell(READING_SHARE * read)
+        self.total = read
+
+    def separating(self, blocks: Iterable[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
+        done = 0
+        for block in blocks:
+            yield block
+            done += block[0].shape[-1]
+            self._tell(
+                done if done == self.total else READING_SHARE * self.total + (1 - READING_SHARE) * done
+            )
+
+    def _tell(self, samples: float) -> None:
+        if self._progress is not None:
+            self._progress(samples / self._sample_rate, self.total / self._sample_rate)
+        if self._cancel is not None and self._cancel.is_set():
+            raise Cancelled("the separation was cancelled")
 
 
 def _added(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -2,6 +2,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy.signal import butter, sosfilt
 
 from svs_unet_plugin import STFT, Separator, UNet, audio, separate
 from svs_unet_plugin.corpora.synthetic.song import make_song
+from svs_unet_plugin.separator import Cancelled
 
 
 @pytest.fixture(scope="module")
@@ -265,3 +267,47 @@ def test_the_end_of_a_song_is_no_voice() -> None:
     vocals = Separator(device="cpu").separate(band, 8192)["vocals"]
     # Where frames of silence follow, the mask opens, and this is 0.6.
     assert np.linalg.norm(vocals[:, -2400:]) < 0.05 * np.linalg.norm(band[:, -2400:])
+
+
+def test_progress_counts_the_seconds_of_both_passes_on_one_scale(
+    separator: Separator, song_path: Path, song: np.ndarray, tmp_path: Path
+) -> None:
+    runs: dict[str, list[tuple[float, float]]] = {"file": [], "array": []}
+    separator.separate_file(song_path, tmp_path / "out", progress=lambda *now: runs["file"].append(now))
+    separator.separate(song, 44_100, progress=lambda *now: runs["array"].append(now))
+    for told in runs.values():
+        done, total = np.transpose(told)
+        assert (np.diff(done) > 0).all() and done[0] > 0
+        assert done[-1] == total[-1] == song.shape[1] / 44_100
+
+
+@pytest.mark.parametrize("after", [0.0, 0.2])
+def test_a_cancelled_separation_leaves_nothing(separator: Separator, tmp_path: Path, after: float) -> None:
+    """While it reads, and while it separates."""
+    soundfile.write(tmp_path / "song.wav", np.random.default_rng(0).uniform(-1, 1, 900_000), 44_100)
+    cancel = Event()
+
+    def progress(done: float, total: float) -> None:
+        if done > after * total:
+            cancel.set()
+
+    with pytest.raises(Cancelled):
+        separator.separate_file(tmp_path / "song.wav", tmp_path / "out", progress=progress, cancel=cancel)
+    assert [path.name for path in tmp_path.iterdir()] == ["song.wav"]
+    with pytest.raises(Cancelled):
+        separator.separate(np.ones(9, np.float32), 8192, cancel=cancel)
+
+
+def test_stems_and_where_they_go(separator: Separator, song_path: Path, tmp_path: Path) -> None:
+    opened = audio.open_file(song_path, start=1, duration=2)
+    paths = separator.separate_file(opened, tmp_path / "out", stems=["accompaniment"])
+    assert paths == {"accompaniment": tmp_path / "out" / "accompaniment.wav"}
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["accompaniment.wav"]
+    named = {"vocals": tmp_path / "a" / "voice.wav", "accompaniment": tmp_path / "b" / "band.wav"}
+    assert separator.separate_file(opened, named) == named
+    (voice, rate), (band, _) = map(audio.read, named.values())
+    np.testing.assert_array_equal(band, audio.read(paths["accompaniment"])[0])
+    np.testing.assert_allclose(voice + band, audio.read(song_path)[0][:, rate : 3 * rate], atol=1e-6)
+    for stems in (["drums"], []):
+        with pytest.raises(ValueError, match="stems must be some of vocals, accompaniment, got"):
+            separator.separate_file(song_path, tmp_path / "out", stems=stems)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -46,7 +48,8 @@ def separate(
     failed = 0
     for song, folder in folders.items():
         try:
-            paths = separator.separate_file(song, folder, progress=sys.stderr.isatty())
+            with _bar(song.name) as progress:
+                paths = separator.separate_file(song, folder, progress=progress)
         except ERRORS as error:
             if context.find_root().params["traceback"]:
                 raise
@@ -57,3 +60,16 @@ def separate(
         else:
             print(*paths.values(), sep="\n", flush=True)
     return 0 if not failed else 1 if failed < len(folders) else 2
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[float, float], None]]:
+    from tqdm import tqdm
+
+    with tqdm(desc=name, unit="s", disable=not sys.stderr.isatty()) as bar:
+
+        def show(done: float, total: float) -> None:
+            bar.total = round(total, 1)
+            bar.update(round(done, 1) - bar.n)
+
+        yield show
