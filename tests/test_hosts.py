@@ -118,6 +118,8 @@ def test_what_is_reported() -> None:
         "fails, and is not known to: t.py::test_c: KeyError: 'c'"
     ]
     assert suite.summary("host", results, known) == "host: 2 passed, 2 failed, 1 need a network, 0 skipped"
+    elsewhere = Known("u.py::test_a", "not among those that ran")
+    assert len(list(suite.surprises(results, [*known, elsewhere], whole=False))) == 1
     known = [Known("t.py::test_[abc]*", "?"), Known("t.py::test_a*", "x"), Known("t.py::test_[c]", "y")]
     assert set(
         suite.surprises(results, [*known, Known("t.py::test_c", "z"), Known("t.py::test_b", "w")])
