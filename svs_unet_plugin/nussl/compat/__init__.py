@@ -27,6 +27,8 @@ from svs_unet_plugin.evaluation.metrics import import_museval
 from svs_unet_plugin.files import atomic_write
 from svs_unet_plugin.mixing.scaper import import_scaper
 from svs_unet_plugin.module_view import module_view
+from svs_unet_plugin.nussl.compat.optional import stand_ins
+from svs_unet_plugin.pickling import bring_repairs_along
 
 _lock = threading.RLock()
 _allowed: list[type] = []
@@ -39,16 +41,15 @@ def import_nussl() -> ModuleType:
         The ``nussl`` module; afterwards a plain ``import nussl`` anywhere gives the same one.
 
     Raises:
-        ImportError: nussl is not installed.
+        ImportError: nussl is not installed, or a package that all of it needs.
     """
     with _lock:
         try:
-            with _windows_in_scipy_signal():
+            with _windows_in_scipy_signal(), stand_ins():
                 nussl = importlib.import_module("nussl")
         except ModuleNotFoundError as error:
-            if error.name != "nussl":
-                raise
-            raise ImportError("nussl is not installed: pip install 'svs_unet_plugin[nussl]'") from error
+            missing = error.name if importlib.util.find_spec("nussl") else "nussl"
+            raise ImportError(f"{missing} is not installed: pip install 'svs_unet_plugin[nussl]'") from error
         if not hasattr(nussl, "_repaired_by_svs_unet_plugin"):
             for repair in REPAIRS:
                 repair()
@@ -341,6 +342,11 @@ def _interact() -> None:
     importlib.import_module("nussl.separation.base.separation_base").SeparationBase.interact = interact
 
 
+def _other_processes() -> None:
+    """Python 3.14 starts DataLoader's workers by a fork server; they would import nussl as it is."""
+    bring_repairs_along("nussl", import_nussl)
+
+
 #: Every repair, in the order in which it is made. None depends on another.
 REPAIRS: tuple[Callable[[], None], ...] = (
     _duet,
@@ -358,4 +364,5 @@ REPAIRS: tuple[Callable[[], None], ...] = (
     _cache,
     _pictures,
     _interact,
+    _other_processes,
 )
