@@ -30,7 +30,7 @@ RATE = 44_100
 def pytest_sessionstart() -> None:
     """Make everything and open the zoo."""
     if not hasattr(np, "alltrue"):  # what nussl's tests call by themselves: NumPy 2.0 removed it
-        np.all = np.all  # type: ignore[attr-defined]
+        vars(np)["alltrue"] = np.all
     if not os.environ["HOST_PLUGIN"]:  # nussl may not be importable
         return
     constants = importlib.import_module("nussl.core.constants")
@@ -77,7 +77,7 @@ def _fill_zoo() -> None:
     for folder in (audio, benchmarks, models):
         folder.mkdir(parents=True)
     soundfile.write(audio / "K0140.wav", _notes([261.6], 220_672, 0)[:, 0], RATE)
-    soundfile.write(audio / "K0149.wav", _notes([440.0], 220_138, 1)[:, 0], RATE)
+    soundfile.write(audio / "K0149.wav", _notes([440.0], 220_160, 1)[:, 0], RATE)
     voices = _notes([180.0, 220.0, 250.0], 10 * RATE, 2) @ np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]])
     soundfile.write(audio / "dev1_female3_inst_mix.wav", voices, RATE)
     soundfile.write(audio / "marimba_timbre.mp3", _notes([523.3], 10 * RATE, 3)[:, 0], RATE)
