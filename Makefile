@@ -1,6 +1,7 @@
 # make test    run the tests                          make lint    check style and types
 # make demo    train on synthetic songs, separate     make docs    build the documentation site in build/docs
-# make venv    only install                           make clean   remove what make has made
+# make venv    only install                           make release build and check what is published
+# make clean   remove what make has made
 #
 # Variables: PYTHON=python3.12      the interpreter that .venv is made with, if there is no .venv yet
 #            SONG="my song.mp3"     a song for the demo to separate
@@ -20,7 +21,7 @@ STAMP := $(VENV)/installed
 # PYTHON, SONG and STEPS reach the commands as environment variables, so that spaces and quotes survive.
 export PYTHON SONG STEPS NUSSL_REPO ASTEROID_REPO
 
-.PHONY: venv test test-hosts demo docs lint clean
+.PHONY: venv test test-hosts demo docs lint release clean
 
 venv: $(STAMP)
 	@sh scripts/system_needs.sh
@@ -44,6 +45,9 @@ lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+release: venv
+	scripts/release.sh
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

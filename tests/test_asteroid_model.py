@@ -252,6 +252,12 @@ def test_convert_there_and_back(
     assert hosts == ["asteroid", "nussl", "asteroid"]
 
 
+@pytest.mark.parametrize("other", [{"window_type": "sqrt_hann"}, {"normalized": False}])
+def test_a_transform_that_asteroids_model_has_not(network: UNet, other: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"has a Hann window.*{next(iter(other))}"):
+        SVSUNet.from_network(network, STFT(**other))
+
+
 def test_convert_refuses_what_asteroid_has_no_place_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
