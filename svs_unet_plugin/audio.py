@@ -16,13 +16,22 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import soxr
+
+from svs_unet_plugin.workers import cpus
 
 BLOCK_SAMPLES = 1 << 18
 """Samples of a block: small beside a song, large beside the cost of a call."""
+
+RATES = (1000, 768_000)
+"""The lowest and the highest sample rate in Hz; what states another is no audio, or damaged."""
+
+_THREAD_SAMPLES = 1 << 14  # of a block that is worth a thread for each channel
 
 _UNKNOWN_BYTES = 0xFFFF_FF00  # a WAV that was written to a pipe states something from here up
 _UNKNOWN_FRAMES = 2**63 - 1  # and libsndfile states this of such a FLAC
@@ -266,6 +275,36 @@ def read(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     return np.concatenate(list(file.blocks()), axis=1), file.sample_rate
 
 
+def from_integers(audio: npt.ArrayLike) -> np.ndarray:
+    """Integers of 8, 16 or 32 bits, as files and sound cards have them, as float32 with full scale at 1.
+
+    Args:
+        audio: of any shape; unsigned ones are silent at 128.
+
+    Raises:
+        ValueError: if it holds other numbers.
+    """
+    array = np.asarray(audio)
+    if array.dtype == np.uint8:
+        return (array.astype(np.float32) - 128) / 128
+    if array.dtype not in (np.int8, np.int16, np.int32):
+        raise ValueError(f"audio must be uint8, int8, int16 or int32, got {array.dtype}")
+    return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
+
+
+def check_rate(sample_rate: float, name: str) -> None:
+    """Refuse a sample rate that no audio has, by what it is called.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it lies outside of `RATES`.
+    """
+    if not isinstance(sample_rate, Real):
+        raise TypeError(f"{name} must be a number in Hz, got {sample_rate!r}")
+    if not RATES[0] <= sample_rate <= RATES[1]:
+        raise ValueError(f"{name} must lie from {RATES[0]} to {RATES[1]} Hz, got {sample_rate}")
+
+
 def resample(signals: np.ndarray, old: int, new: int) -> np.ndarray:
     """Bring signals ``(..., samples)`` from one sample rate in Hz to another (soxr HQ)."""
     flat = signals.reshape(-1, signals.shape[-1])
@@ -274,20 +313,45 @@ def resample(signals: np.ndarray, old: int, new: int) -> np.ndarray:
 
 
 def resample_blocks(blocks: Iterable[np.ndarray], channels: int, old: int, new: int) -> Iterator[np.ndarray]:
-    """Bring blocks ``(channels, samples)`` from one sample rate in Hz to another (soxr HQ).
+    """Bring blocks ``(channels, samples)`` from one sample rate in Hz to another; see `Resampler`."""
+    resampler = Resampler(channels, old, new)
+    for block in blocks:
+        yield resampler.push(block)
+    yield resampler.flush()
+
+
+class Resampler:
+    """Brings blocks ``(channels, samples)`` from one sample rate in Hz to another (soxr HQ).
 
     The blocks that come out, put together, are what one call over the whole signal gives, without delay,
     ``samples * new / old`` of them to the nearest.
     """
-    if old == new:
-        yield from blocks
-        return
-    # A stream for each channel, each on a thread of its own: soxr lets go of Python's lock.
-    streams = [soxr.ResampleStream(old, new, 1, dtype="float32", quality="HQ") for _ in range(channels)]
-    with ThreadPoolExecutor(min(channels, os.cpu_count() or 1)) as pool:
-        for block in blocks:
-            yield np.stack(list(pool.map(_resample_chunk, streams, block)))
-        yield np.stack([stream.resample_chunk(np.zeros(0, np.float32), last=True) for stream in streams])
+
+    def __init__(self, channels: int, old: int, new: int) -> None:
+        self._channels = channels
+        # A stream for each channel, each on a thread of its own: soxr lets go of Python's lock.
+        self._streams = [
+            soxr.ResampleStream(old, new, 1, dtype="float32", quality="HQ")
+            for _ in range(channels if old != new else 0)
+        ]
+        self._pool = ThreadPoolExecutor(min(channels, cpus())) if len(self._streams) > 1 else None
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        """What can be told from this block and those before it; it may be empty."""
+        if not self._streams:
+            return block
+        threads = self._pool is not None and block.shape[1] >= _THREAD_SAMPLES
+        run = self._pool.map if threads and self._pool is not None else map
+        return np.stack(list(run(_resample_chunk, self._streams, block)))
+
+    def flush(self) -> np.ndarray:
+        """The rest; nothing can be pushed after it."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        if not self._streams:
+            return np.zeros((self._channels, 0), np.float32)
+        empty = np.zeros(0, np.float32)
+        return np.stack([stream.resample_chunk(empty, last=True) for stream in self._streams])
 
 
 def _resample_chunk(stream: soxr.ResampleStream, signal: np.ndarray) -> np.ndarray:

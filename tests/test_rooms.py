@@ -16,10 +16,11 @@ LAYERS = (
     ("mixing",),
     ("corpora",),
     ("separator",),
-    ("checkpoint", "encoding"),
+    ("checkpoint", "encoding", "pipeline"),
+    ("chunks", "arrays"),
     ("treble",),
     ("audio", "stft", "unet"),
-    ("files", "workers", "module_view"),
+    ("files", "workers", "module_view", "progress"),
 )
 """The rooms from the top; a room may import what is below it, and nothing beside it."""
 

@@ -11,6 +11,7 @@ import torch
 from scipy.signal import butter, sosfilt
 
 from svs_unet_plugin import STFT, Separator, UNet, audio, separate
+from svs_unet_plugin.chunks import in_float32
 from svs_unet_plugin.corpora.synthetic.song import make_song
 from svs_unet_plugin.separator import Cancelled
 
@@ -136,11 +137,9 @@ def test_views_of_different_hops_are_cut_into_chunks_and_blocks(
         np.testing.assert_allclose(estimate, estimates[0], rtol=0, atol=1e-4)
 
 
-def test_no_tf32_on_a_gpu(network: UNet) -> None:
-    separator = Separator(network, device="cpu")
-    separator.device = torch.device("cuda")  # as if: only the flags are looked at
+def test_no_tf32_on_a_gpu() -> None:
     before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
-    with separator._in_float32():
+    with in_float32(torch.device("cuda")):
         assert not torch.backends.cudnn.allow_tf32 and torch.backends.cudnn.deterministic
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == before
 
@@ -229,8 +228,8 @@ def test_the_one_liner(checkpoint_path: Path, separator: Separator, song: np.nda
         (np.array([0.0, np.inf]), 44_100, "NaN, infinite"),
         (np.full(9, 1e300), 44_100, "too large for float32"),
         (np.full(9999, 1e37, np.float32), 44_100, "too loud for float32"),
-        (np.zeros((2, 9)), 0, "sample_rate must be at least 1 Hz, got 0"),
-        (np.zeros((2, 9)), np.nan, "sample_rate must be at least 1 Hz, got nan"),
+        (np.zeros((2, 9)), 0, "sample_rate must lie from 1000 to 768000 Hz, got 0"),
+        (np.zeros((2, 9)), np.nan, "sample_rate must lie from 1000 to 768000 Hz, got nan"),
     ],
 )
 def test_bad_audio(separator: Separator, mixture: np.ndarray, sample_rate: int, message: str) -> None:
