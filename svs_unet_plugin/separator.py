@@ -235,15 +235,14 @@ class Separator:
         extension: str,
     ) -> dict[str, Path]:
         """Where each stem is written."""
-        named = isinstance(out, Mapping)
-        wanted = tuple((out if named else self.sources) if stems is None else stems)
-        unknown = [name for name in wanted if name not in (out if named else self.sources)]
-        unknown += [name for name in wanted if name not in self.sources]
-        if unknown or not wanted:
-            raise ValueError(f"stems must be some of {', '.join(self.sources)}, got {', '.join(wanted)}")
         if isinstance(out, Mapping):
-            return {name: Path(out[name]) for name in wanted}
-        return {name: Path(out) / f"{name}.{extension}" for name in wanted}
+            paths = {name: Path(path) for name, path in out.items()}
+        else:
+            paths = {name: Path(out) / f"{name}.{extension}" for name in self.sources}
+        wanted = tuple(paths if stems is None else stems)
+        if not wanted or not set(wanted) <= set(paths) & set(self.sources):
+            raise ValueError(f"stems must be some of {', '.join(self.sources)}, got {', '.join(wanted)}")
+        return {name: paths[name] for name in wanted}
 
     def _view(self, step: int) -> STFT:
         """The transform with a window longer by so many times 128 samples, for whole rows of the network."""
@@ -353,6 +352,8 @@ def separate(
 def _usable(device: str | torch.device) -> torch.device:
     """The device, if there is one of that name here that computes."""
     try:
-        return (torch.zeros(1, device=device) + 1).cpu() and torch.empty(0, device=device).device
+        number = torch.ones(1, device=device)
+        number.item()  # "meta" has none
+        return number.device
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        raise ValueError(f"there is no device {device} that torch can use here; cpu is") from error
+        raise ValueError(f"there is no device {device} that torch can use here; cpu is one") from error

@@ -15,6 +15,7 @@ LAYERS = (
     ("training",),
     ("mixing",),
     ("corpora",),
+    ("streaming",),
     ("separator",),
     ("checkpoint", "encoding", "pipeline"),
     ("chunks", "arrays"),
