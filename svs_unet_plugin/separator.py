@@ -30,8 +30,6 @@ __all__ = ["ACCOMPANIMENT", "Cancelled", "Progress", "Separator", "separate"]
 
 ACCOMPANIMENT = "accompaniment"
 
-_FLOAT_WAV = Encoding()
-
 
 class Separator:
     """Separates audio of any rate, length and number of channels.
@@ -183,7 +181,7 @@ class Separator:
         out: str | os.PathLike[str] | Mapping[str, str | os.PathLike[str]],
         *,
         stems: Iterable[str] | None = None,
-        encoding: Encoding = _FLOAT_WAV,
+        encoding: Encoding = Encoding(),  # noqa: B008, it can't be changed
         progress: Progress | None = None,
         cancel: Event | None = None,
     ) -> dict[str, Path]:
@@ -191,11 +189,10 @@ class Separator:
 
         Args:
             path: anything that libsndfile or ffmpeg reads, or what `audio.open_file` returned.
-            out: a folder, which gets ``<source>.wav`` (or whatever the format is called), or a path for each
-                source. Folders are made if they are missing. Files of these names are replaced once all is
-                done.
+            out: a folder, which gets ``<source>.<format>``, or a path for each source. Folders are made if
+                they are missing. Files of these names are replaced once all is done.
             stems: which of `sources` to write; all of them by default, or those that ``out`` names.
-            encoding: the form of the files.
+            encoding: the form of the files, by default 32-bit float WAV.
             progress, cancel: as in `separate`.
 
         Returns:

@@ -10,7 +10,7 @@ import soundfile
 import torch
 from scipy.signal import butter, sosfilt
 
-from svs_unet_plugin import STFT, Separator, UNet, audio, separate
+from svs_unet_plugin import STFT, Separator, UNet, audio, pipeline, separate
 from svs_unet_plugin.chunks import in_float32
 from svs_unet_plugin.corpora.synthetic.song import make_song
 from svs_unet_plugin.separator import Cancelled
@@ -129,7 +129,8 @@ def test_views_of_different_hops_are_cut_into_chunks_and_blocks(
     assert frames > 4 * 64  # five chunks and more of the smallest
     estimates = []
     for chunk_frames, block in ((2**20, 2**18), (64, 2**18), (128, 2**18), (128, 100_003), (64, 9_999)):
-        monkeypatch.setattr(audio, "BLOCK_SAMPLES", block)
+        for module in (audio, pipeline):
+            monkeypatch.setattr(module, "BLOCK_SAMPLES", block)
         separator = Separator(network, "cpu", views=views, chunk_frames=chunk_frames)
         estimates.append(separator.separate(mixture, 44_100)["vocals"])
     assert estimates[0].std() > 0.01

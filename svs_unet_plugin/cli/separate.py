@@ -64,7 +64,6 @@ def separate(
 
 @contextmanager
 def _bar(name: str) -> Iterator[Callable[[float, float], None]]:
-    """A bar in seconds of audio on a terminal, and a function that moves it."""
     from tqdm import tqdm
 
     with tqdm(desc=name, unit="s", disable=not sys.stderr.isatty()) as bar:
