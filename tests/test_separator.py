@@ -1,8 +1,11 @@
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
@@ -238,6 +241,51 @@ def test_bad_audio(separator: Separator, mixture: np.ndarray, sample_rate: int, 
         separator.separate(mixture, sample_rate)
 
 
+@pytest.mark.parametrize(
+    "mixture, sample_rate, message",
+    [
+        (None, 44_100, "audio must be an array of numbers, got"),
+        ("song.wav", 44_100, "audio must be an array of numbers, got"),
+        ([[0.0], [0.0, 1.0]], 44_100, "audio must be an array of numbers, got list"),
+        (np.zeros(9, complex), 44_100, "audio must be an array of numbers, got complex128"),
+        (np.zeros((2, 9)), "44100", "sample_rate must be a number in Hz, got '44100'"),
+        (np.zeros((2, 9)), None, "sample_rate must be a number in Hz, got None"),
+    ],
+)
+def test_what_is_no_audio(separator: Separator, mixture: Any, sample_rate: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        separator.separate(mixture, sample_rate)
+
+
+def test_anything_like_an_array_is_audio(separator: Separator, song: np.ndarray) -> None:
+    part = song[:, 50_000:51_000]
+    expected = separator.separate(part, 44_100)["vocals"]
+    for audio_like in (part.tolist(), tuple(map(tuple, part.tolist())), part.astype(">f4"), part[::1, :]):
+        vocals = separator.separate(audio_like, 44_100)["vocals"]  # type: ignore[call-overload]
+        np.testing.assert_array_equal(vocals, expected)
+    integers = np.round(part * 2**15).astype(np.int16)
+    with pytest.raises(ValueError, match=r"got int16: svs_unet_plugin\.audio\.from_integers scales it"):
+        separator.separate(integers, 44_100)
+    scaled = separator.separate(audio.from_integers(integers), 44_100)["vocals"]
+    np.testing.assert_allclose(scaled, expected, atol=1e-3)
+
+
+def test_threads_share_a_separator(separator: Separator, song: np.ndarray) -> None:
+    songs = [song[:, start:] for start in range(0, 40_000, 10_000)]
+    alone = [separator.separate(mixture, 44_100)["vocals"] for mixture in songs]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda mixture: separator.separate(mixture, 44_100)["vocals"], songs))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_separator_pickles(separator: Separator, song: np.ndarray) -> None:
+    again = pickle.loads(pickle.dumps(separator))
+    expected = separator.separate(song, 44_100)
+    for name, stem in again.separate(song, 44_100).items():
+        np.testing.assert_array_equal(stem, expected[name])
+
+
 def test_bad_arguments(network: UNet, checkpoint_path: Path) -> None:
     for arguments, message in [
         ({"weights": UNet(2, channels=2)}, "one channel at a time, this takes 2"),
@@ -247,9 +295,14 @@ def test_bad_arguments(network: UNet, checkpoint_path: Path) -> None:
         ({"weights": network, "chunk_frames": 100}, "multiple of 64, got 100"),
         ({"weights": checkpoint_path, "stft": STFT()}, "a checkpoint brings its own"),
         ({"weights": network, "device": "abacus"}, "no device abacus that torch can use here"),
+        ({"weights": network, "device": "meta"}, "no device meta that torch can use here"),
+        ({"weights": network, "views": "3"}, "views must be a whole number, got '3'"),
+        ({"weights": network, "chunk_frames": 64.0}, "chunk_frames must be a whole number, got 64.0"),
+        ({"weights": 123}, "weights must be a path, a name or a UNet, got 123"),
     ]:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message) as refused:
             Separator(**arguments)  # type: ignore[arg-type]
+        assert len(str(refused.value)) < 110 + len(str(checkpoint_path))
 
 
 def test_nothing_is_left_of_a_song_that_can_not_be_separated(separator: Separator, tmp_path: Path) -> None:
