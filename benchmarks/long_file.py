@@ -40,7 +40,7 @@ def main() -> None:
         parser.error("--minutes must be at least 10, and --pieces not more than the tens of minutes")
     with tempfile.TemporaryDirectory() as folder:
         song = Path(folder) / "song.wav"
-        loop = sum(make_song(SEED, LOOP_SECONDS, options.rate).values())
+        loop = np.sum([*make_song(SEED, LOOP_SECONDS, options.rate).values()], axis=0)
         with soundfile.SoundFile(song, "w", options.rate, 2, "PCM_16", format="RF64") as file:
             for _ in range(options.minutes):
                 file.write(np.broadcast_to(loop, (2, loop.shape[-1])).T)
@@ -66,7 +66,7 @@ def make_separator(weights: str | None) -> Separator:
     network = UNet()
     with torch.no_grad():
         network.train()(torch.rand(4, 1, 513, 128) ** 8)  # sets the statistics of the normalisation
-        network.decoder[-1].weight *= 20
+        network.get_parameter("decoder.5.weight").mul_(20)  # so that the masks are not all one half
     return Separator(network.eval(), device="cpu")
 
 

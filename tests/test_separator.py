@@ -168,6 +168,22 @@ def test_a_file_is_separated_like_an_array(
         np.testing.assert_allclose(stem, expected[name], atol=1e-6)
 
 
+def test_a_song_is_separated_like_its_pieces(separator: Separator, song: np.ndarray, tmp_path: Path) -> None:
+    """Joined, they are the whole: with enough around each, and where chunks begin at the same frames."""
+    loop = np.resize(song[0], 44_100 * 6)  # a round of it is 64 frames, as is one of the network's grid
+    soundfile.write(tmp_path / "song.wav", np.tile(loop, 20), 44_100, subtype="FLOAT")
+    (whole,) = separator.separate_file(tmp_path / "song.wav", tmp_path, stems=["vocals"]).values()
+    expected = audio.read(whole)[0]
+    joined = []
+    for start in range(0, 120, 30):
+        before = min(start, 36)
+        piece = audio.open_file(tmp_path / "song.wav", start=start - before, duration=before + 30 + 36)
+        (path,) = separator.separate_file(piece, tmp_path / f"{start}", stems=["vocals"]).values()
+        joined += audio.open_file(path, start=before, duration=30).blocks()
+    np.testing.assert_allclose(np.concatenate(joined, axis=1), expected, rtol=0, atol=1e-4)
+    assert expected.std() > 0.01
+
+
 MEMORY = """
 import resource, sys, numpy as np, soundfile, torch
 from svs_unet_plugin import Separator
