@@ -54,7 +54,7 @@ class Masker:
         frames)``.
 
         Args:
-            magnitudes: ``(channels, bins, frames)``, at most 1.
+            magnitudes: ``(channels, bins, frames)``, on the network's scale.
             start: the chunk's first frame.
             context: what the recurrent layer says about the whole song, if there is one,
                 ``(channels, width, rows, columns)``.
@@ -213,7 +213,7 @@ class Estimates:
         """``(sources, channels, samples)``"""
         stft, first, last = self._stft, chunk.first - chunk.start, chunk.last - chunk.start
         magnitudes = chunk.spectrum.abs() / scale
-        masks = self._masker.masks(magnitudes, chunk.start, self._context)
+        masks = self._masker.masks(stft.seen_peak(scale) * magnitudes, chunk.start, self._context)
         around = overlapping_frames(stft)
         if self._held is not None:
             masks[..., max(first - around, 0) : first + around + 1] = self._held

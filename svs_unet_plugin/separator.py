@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from threading import Event
@@ -244,7 +244,8 @@ class Separator:
     def _view(self, step: int) -> STFT:
         """The transform with a window longer by so many times 128 samples, for whole rows of the network."""
         window = self.stft.window_length + step * 2 * self.network.stride
-        return STFT(self.stft.sample_rate, window, self.stft.hop_length * window // self.stft.window_length)
+        hop = self.stft.hop_length * window // self.stft.window_length
+        return replace(self.stft, window_length=window, hop_length=hop)
 
     def peaks(self, audio: np.ndarray | Tensor, sample_rate: int) -> tuple[float, ...]:
         """The largest magnitude of audio in memory, seen through each view; see `streaming.Streamer`.
@@ -302,7 +303,7 @@ class Separator:
         for block, ended in low:
             meter.check()
             for chunk in cutter.push(block, ended):
-                deepest = self.masker.deepest(chunk.spectrum.abs() / scale)
+                deepest = self.masker.deepest(chunk.spectrum.abs() / scale * view.seen_peak(scale))
                 deepest = deepest[..., (chunk.first - chunk.start) // stride :]
                 columns.append(deepest[..., :core])
         return self.masker.heard(torch.cat([*columns, deepest[..., core:]], dim=-1))

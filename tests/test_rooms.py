@@ -21,7 +21,7 @@ LAYERS = (
     ("chunks", "arrays"),
     ("treble",),
     ("audio", "stft", "unet"),
-    ("ffmpeg", "mp3", "files", "workers", "module_view", "progress"),
+    ("ffmpeg", "mp3", "files", "workers", "module_view", "pickling", "progress"),
 )
 """The rooms from the top; a room may import what is below it, and nothing beside it."""
 
