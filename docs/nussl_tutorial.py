@@ -24,10 +24,10 @@
 # - `svs_unet_plugin.nussl` is imported first: it repairs nussl and scaper for today's Python.
 # - The songs are synthetic, in MUSDB18's layout, where the tutorial downloads its 7-second sample. Give that
 #   folder, or MUSDB18's, instead.
-# - Its helper package `common` can't be installed on today's Python; what is needed of it is written out.
-# - Pictures and players are nussl's plain ones: the tutorial's multitrack players load scripts from
-# elsewhere. - The U-Net is used by `UNetSeparation`, which answers at the mixture's rate and length whatever
-# the model's   are. It returns the accompaniment as well, so that nothing has to be subtracted.
+# - Its helper package `common` is a repository of its own; what is needed of it is written out.
+# - Pictures and players are plain ones: the tutorial's multitrack players load scripts from elsewhere.
+# - `UNetSeparation` uses the U-Net: it answers at the mixture's rate and length, whatever the model's are.
+#   It returns the accompaniment as well, so that nothing has to be subtracted.
 # - Batches are small and there are 10 steps instead of thousands, without worker processes.
 #
 # It needs `pip install "svs_unet_plugin[nussl,recipes,notebook]"`, and `[gradio]` for the last section.

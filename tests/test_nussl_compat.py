@@ -24,28 +24,12 @@ import librosa
 import scipy.signal
 import sklearn.base
 import sklearn.cluster
+from tones import RATE, STFT_PARAMS, item, tone
 
 from svs_unet_plugin.nussl import compat
 
 nussl = compat.import_nussl()
 tfm = nussl.datasets.transforms
-
-RATE = 8192
-STFT_PARAMS = nussl.STFTParams(1024, 768, "hann")
-
-
-def tone(frequency: float, left: float = 0.3, right: float = 0.3, seconds: float = 1.0):
-    """A stereo sine as an AudioSignal; its STFT is one ridge, so that every oracle below is a sum."""
-    wave = np.sin(2 * np.pi * frequency * np.arange(int(RATE * seconds)) / RATE)
-    signal = nussl.AudioSignal(audio_data_array=np.stack([left * wave, right * wave]), sample_rate=RATE)
-    signal.stft_params = STFT_PARAMS
-    return signal
-
-
-def item(dataset, index):
-    """One training example for ``OnTheFly``; the index is in the vocals' level."""
-    vocals, drums = tone(440, left=0.1 * (index + 1)), tone(1500)
-    return {"mix": vocals + drums, "sources": {"vocals": vocals, "drums": drums}, "metadata": {}}
 
 
 def dataset(*more_transforms, **kwargs):

@@ -124,7 +124,7 @@ def test_some_tracks_are_for_validation(tmp_path: Path, stems: bool) -> None:
     assert len(database[1][0].targets["accompaniment"].audio) >= 44100
     nussl = pytest.importorskip("svs_unet_plugin.nussl").nussl
     for name, tracks in zip(("train", "valid"), database, strict=True):
-        data = nussl.datasets.MUSDB18(str(tmp_path), split=name, **split)
+        data = nussl.datasets.MUSDB18(str(tmp_path), split=name, download=True, **split)  # it is there
         assert [data[0]["mix"].file_name] == [f"{tracks[0].name}"]
         assert sorted(data[0]["sources"]) == ["bass", "drums", "other", "vocals"]
     names = [track.name for track in musdb.DB(str(tmp_path), **split)]

@@ -238,6 +238,7 @@ def write_setup(folder: Path, sample_rate: int) -> None:
         folder: with tracks in ``train``, which are none of MUSDB18's own.
     """
     setup = {
+        "sample-url": "",  # there is nothing to download, also for somebody who says download=True
         "sample_rate": float(sample_rate),
         "mixture": "mixture.wav",
         "stem_ids": {name: index for index, name in enumerate(STREAMS)},
