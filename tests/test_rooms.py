@@ -15,11 +15,13 @@ LAYERS = (
     ("training",),
     ("mixing",),
     ("corpora",),
+    ("streaming",),
     ("separator",),
-    ("checkpoint", "encoding"),
+    ("checkpoint", "encoding", "pipeline"),
+    ("chunks", "arrays"),
     ("treble",),
     ("audio", "stft", "unet"),
-    ("files", "workers", "module_view", "pickling"),
+    ("ffmpeg", "mp3", "files", "workers", "module_view", "pickling", "progress"),
 )
 """The rooms from the top; a room may import what is below it, and nothing beside it."""
 
