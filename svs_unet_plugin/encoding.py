@@ -226,9 +226,7 @@ def require(encoding: Encoding) -> None:
         ValueError: if they need ffmpeg, and it is not installed.
     """
     if _FORMATS[encoding.format].codec and shutil.which("ffmpeg") is None:
-        raise ValueError(
-            f"{encoding.format} is written by ffmpeg, which is not installed; wav and flac are not"
-        )
+        raise ValueError(f"{encoding.format} is written by ffmpeg, which is not installed; wav needs none")
 
 
 @contextmanager
@@ -365,9 +363,9 @@ def _write_errors(paths: Sequence[Path]) -> Iterator[None]:
 def _reason(folder: Path) -> str:
     """Why a folder takes no more, which libsndfile keeps to itself ("System error")."""
     try:
-        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        with tempfile.TemporaryFile(dir=folder) as file:
             file.write(bytes(1 << 20))
-            os.fsync(file.fileno())
+            file.flush()
     except OSError as error:
         return error.strerror or ""
     return ""

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 from collections import defaultdict
-from importlib import metadata
 
 import click
 
@@ -49,6 +48,8 @@ def _row(name: str, value: str) -> None:
 
 def _requirements() -> tuple[list[str], dict[str, list[str]]]:
     """The packages that this one needs always, and those of its extras."""
+    from importlib import metadata  # which takes as long as the rest of the command line
+
     core, extras = [], defaultdict(list)
     try:
         requirements = metadata.requires(PACKAGE) or []
@@ -66,6 +67,8 @@ def _requirements() -> tuple[list[str], dict[str, list[str]]]:
 
 
 def _version(name: str) -> str | None:
+    from importlib import metadata
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -65,12 +65,12 @@ def _cached() -> Iterator[list[str]]:
     from svs_unet_plugin.checkpoint import HUB_FILE
 
     try:
-        from huggingface_hub import scan_cache_dir
+        from huggingface_hub import constants, scan_cache_dir
         from huggingface_hub.utils import CacheNotFound
     except ImportError:
         return
     try:
-        repositories = sorted(scan_cache_dir().repos, key=lambda repository: repository.repo_id)
+        repositories = sorted(scan_cache_dir(constants.HF_HUB_CACHE).repos, key=lambda repository: repository.repo_id)
     except CacheNotFound:
         return
     for repository in repositories:
