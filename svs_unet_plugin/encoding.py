@@ -199,8 +199,9 @@ def writers(
     tags = {key: value for key, value in (tags or {}).items() if key in TAGS}
     # A context is left before the one that was entered before it: what was held back is written, then the
     # files are closed, then they get their names.
-    with _write_errors(paths), ExitStack() as stack:
+    with ExitStack() as stack:
         parts = [stack.enter_context(atomic_write(path)) for path in paths]
+        stack.enter_context(_write_errors(paths))  # while what fills the disk is still there
         if form.codec:
             command = _ffmpeg_command(encoding, rate, channels, tags)
             kind = f"{encoding.format} of {channels} channels at {rate} Hz"

@@ -40,6 +40,16 @@ def test_wrong_flags_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
         assert "--help" in said and (len(said.splitlines()) == 1) == bool(arguments)
 
 
+def test_a_folder_that_was_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (gone := tmp_path / "gone").mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main(["separate", "song.wav", "-o", "out"]) == 2
+    assert capsys.readouterr().err == "svs-unet: the current folder was removed: go to another one\n"
+
+
 def test_the_handler_of_sigterm_is_put_back(capsys: pytest.CaptureFixture[str]) -> None:
     before = signal.getsignal(signal.SIGTERM)
     assert main(["--version"]) == 0

@@ -19,6 +19,7 @@ class _Program(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            os.getcwd()  # torch ends the process where there is none
             return super().invoke(ctx)
         except (click.exceptions.Exit, click.Abort):  # which are RuntimeErrors
             raise

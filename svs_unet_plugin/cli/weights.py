@@ -70,7 +70,9 @@ def _cached() -> Iterator[list[str]]:
     except ImportError:
         return
     try:
-        repositories = sorted(scan_cache_dir(constants.HF_HUB_CACHE).repos, key=lambda repository: repository.repo_id)
+        repositories = sorted(
+            scan_cache_dir(constants.HF_HUB_CACHE).repos, key=lambda repository: repository.repo_id
+        )
     except CacheNotFound:
         return
     for repository in repositories:
