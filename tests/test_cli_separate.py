@@ -145,8 +145,8 @@ def test_formats_and_what_does_not_go_with_them(
         (["--two-stems", "--stem", "vocals"], "exclude each other"),
         (["--filename", "../{stem}"], "must be a path below the output folder"),
         (["--views", "0"], "0 is not in the range 1<=x<=8"),
-        (["--device", "mps"], "there is no device mps here: take one of cpu"),
-        (["--device", "meta"], "there is no device meta here"),
+        (["--device", "mps"], "there is no device mps that torch can use here; cpu is one"),
+        (["--device", "meta"], "there is no device meta that torch can use here"),
         (["-o", "-"], "standard output takes one of --stems of one song"),
     ]:
         assert separate(song, *flags) == 2
@@ -232,6 +232,21 @@ def test_a_dry_run_and_json(
     )
     assert (second["song"], second["status"], second["speed"]) == (str(bad), "failed", None)
     assert "is not audio" in second["error"]
+
+
+def test_what_is_lost_of_a_damaged_song_is_said(
+    separate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    song = write_song(tmp_path / "song.flac", 3)
+    song.write_bytes(song.read_bytes()[: song.stat().st_size // 2])
+    assert separate(song) == 2
+    assert "song.flac is truncated" in capsys.readouterr().err
+    assert separate(song, "--keep-going", "--json") == 0
+    written, said = capsys.readouterr()
+    outcome = json.loads(written)
+    assert 0.5 < outcome["seconds"] < 2 and "song.flac is truncated" in outcome["warnings"][0]
+    assert outcome["warnings"][0] in said
+    assert 0.5 < soundfile.info(outcome["paths"]["vocals"]).duration < 2
 
 
 def test_several_at_a_time_and_a_part_of_each(
