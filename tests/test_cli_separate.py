@@ -237,16 +237,16 @@ def test_a_dry_run_and_json(
 def test_what_is_lost_of_a_damaged_song_is_said(
     separate: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    song = write_song(tmp_path / "song.flac", 3)
-    song.write_bytes(song.read_bytes()[: song.stat().st_size // 2])
+    song = write_song(tmp_path / "song.flac", 20)
+    song.write_bytes(song.read_bytes()[: song.stat().st_size * 3 // 4])
     assert separate(song) == 2
     assert "song.flac is truncated" in capsys.readouterr().err
     assert separate(song, "--keep-going", "--json") == 0
     written, said = capsys.readouterr()
     outcome = json.loads(written)
-    assert 0.5 < outcome["seconds"] < 2 and "song.flac is truncated" in outcome["warnings"][0]
+    assert 10 < outcome["seconds"] < 20 and "song.flac is truncated" in outcome["warnings"][0]
     assert outcome["warnings"][0] in said
-    assert 0.5 < soundfile.info(outcome["paths"]["vocals"]).duration < 2
+    assert 10 < soundfile.info(outcome["paths"]["vocals"]).duration < 20
 
 
 def test_several_at_a_time_and_a_part_of_each(
