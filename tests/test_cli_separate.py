@@ -22,6 +22,7 @@ import torch
 
 from svs_unet_plugin import STFT, UNet, audio, encoding
 from svs_unet_plugin.cli import main, reports
+from svs_unet_plugin.cli.separate import separate as command
 from svs_unet_plugin.separator import Separator
 
 COMMAND = [sys.executable, "-m", "svs_unet_plugin.cli", "separate"]
@@ -128,6 +129,13 @@ def test_formats(
         assert (found, written.shape) == (rate, expected.shape)
         inside = slice(2000, -2000)  # filters ring where the tones begin and end
         assert np.abs(written - expected)[:, inside].max() < tolerance < np.abs(expected).max()
+
+
+def test_the_command_knows_all_forms() -> None:
+    """It names them itself, since to import them takes as long as all else before it runs."""
+    choices = {option.name: option.type for option in command.params}
+    assert tuple(choices["form"].choices) == encoding.FORMATS  # type: ignore[attr-defined]
+    assert tuple(choices["clip_mode"].choices) == encoding.CLIP_MODES  # type: ignore[attr-defined]
 
 
 def test_formats_and_what_does_not_go_with_them(

@@ -38,6 +38,8 @@ def test_what_is_found_in_folders_and_by_patterns(tmp_path: Path) -> None:
 
     assert tracks("music") == ["[1] a", "a", "b"]
     assert tracks("music", recursive=True) == ["[1] a", "a", "b", "deep/er/film"]  # but nothing in out
+    for elsewhere in (music, tmp_path):
+        assert len(find_songs([music], elsewhere, recursive=False)) == 3
     assert tracks("music/*.wav", "music/**/*.mkv") == ["a", "film"]
     assert tracks("music/[1] a.flac") == ["[1] a"]  # a file, before it is a pattern
     assert tracks("music/a.wav", "music/../music/a.wav", "music") == ["a", "[1] a", "b"]  # each once

@@ -51,7 +51,7 @@ def find_songs(arguments: Iterable[Path], out: Path | None, recursive: bool = Fa
 
     Args:
         arguments: paths; a folder stands for the songs in it, by their extensions.
-        out: where stems are written: what lies there is no song to be found.
+        out: where stems are written: what lies there is no song, if it is a folder in a folder of songs.
         recursive: whether to look in the folders of folders.
     """
     from svs_unet_plugin.audio import track_name
@@ -61,7 +61,9 @@ def find_songs(arguments: Iterable[Path], out: Path | None, recursive: bool = Fa
         if path == STDIN:
             songs["-"] = Song(path, PurePath("stdin"))
         elif path.is_dir():
-            found = [file for file in _walk(path, recursive) if out is None or not _is_below(file, out)]
+            found = list(_walk(path, recursive))
+            if out is not None and _is_below(out, path):
+                found = [file for file in found if not _is_below(file, out)]
             for file in found:
                 track = file.relative_to(path).parent / track_name(file)
                 songs.setdefault(os.path.abspath(file), Song(file, track))
@@ -90,7 +92,7 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
 
 
 def _is_below(path: Path, folder: Path) -> bool:
-    return Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder))
+    return Path(os.path.abspath(folder)) in Path(os.path.abspath(path)).parents
 
 
 def check_template(template: str, stems: Sequence[str]) -> None:
