@@ -120,8 +120,13 @@ def _network(
     arguments: Mapping[str, Any], weights: Mapping[str, torch.Tensor], prefix: str, size: int
 ) -> UNet:
     """A network with the weights whose names begin with the prefix; ``size`` as in `check_size`."""
-    network = check_size(arguments, weights, prefix, size).to_empty(device="cpu")
-    network.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+    network = check_size(arguments, weights, prefix, size)
+    # `to_empty`, which would make room to copy them to, imports SymPy: a third of a second.
+    held = {
+        name: weights[prefix + name].to(expected.dtype, copy=True)
+        for name, expected in network.state_dict().items()
+    }
+    network.load_state_dict(held, assign=True)
     return network
 
 
