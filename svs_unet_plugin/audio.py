@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -75,14 +75,6 @@ class AudioFile:
                 return None
             whole = round(self.seconds * self.sample_rate)
         return max(min(whole, self.last or whole) - self.first, 0)
-
-    @property
-    def tags(self) -> Mapping[str, str]:
-        """Such as ``artist`` and ``title``, as ffmpeg finds them; none if it is not installed."""
-        try:
-            return ffmpeg.probe(self.path).tags
-        except ValueError:
-            return {}
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The audio, in blocks ``(channels, samples)``.
@@ -290,7 +282,8 @@ def _wav_is_closed(path: Path) -> bool:
 
 def track_name(path: Path) -> str:
     """What a track is called: its file's name without the extension, ``.stem.mp4`` as well."""
-    return path.stem.removesuffix(".stem")
+    name = path.stem.removesuffix(".stem")
+    return name if name.strip(".") else path.name  # "..." and the like mean folders, not names
 
 
 def read(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:

@@ -74,7 +74,7 @@ def probe(path: Path) -> Probe:
     if not all(kind.sample_rate and kind.channels for kind in kinds):
         raise ValueError(f"{path} is not audio that can be read: it states no sample rate or no channels")
     about = found.get("format", {})
-    tags = {**about.get("tags", {}), **streams[0].get("tags", {})}
+    tags = {**streams[0].get("tags", {}), **about.get("tags", {})}
     seconds = about.get("duration")
     return Probe(
         kinds,

@@ -20,7 +20,7 @@ from svs_unet_plugin import checkpoint
 from svs_unet_plugin.arrays import as_array, as_mixture
 from svs_unet_plugin.audio import AudioFile
 from svs_unet_plugin.chunks import Chunks, Estimates, Masker, Plan, peak
-from svs_unet_plugin.encoding import Encoding, writers
+from svs_unet_plugin.encoding import Encoding, read_tags, writers
 from svs_unet_plugin.pipeline import Pipeline
 from svs_unet_plugin.progress import Cancelled, Meter, Progress
 from svs_unet_plugin.stft import STFT
@@ -214,7 +214,8 @@ class Separator:
         try:
             for written in paths.values():
                 written.parent.mkdir(parents=True, exist_ok=True)
-            with writers(paths.values(), encoding, file.sample_rate, file.channels, meter.total) as writes:
+            form = encoding, file.sample_rate, file.channels, meter.total, read_tags(file.path)
+            with writers(paths.values(), *form) as writes:
                 for block in self._stems(song, meter):
                     for write, stem in zip(writes, wanted, strict=True):
                         write(block[stem])

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from svs_unet_plugin import audio, ffmpeg
-from svs_unet_plugin.files import lock
+from svs_unet_plugin.files import lock, write_json
 from svs_unet_plugin.workers import in_parallel
 
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")
