@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "svs_unet_plugin"
 LAYERS = (
     ("cli",),
     ("nussl", "asteroid"),
+    ("page",),
     ("evaluation",),
     ("training",),
     ("mixing",),
@@ -18,7 +19,7 @@ LAYERS = (
     ("separator",),
     ("checkpoint", "encoding"),
     ("treble",),
-    ("audio", "stft", "unet"),
+    ("audio", "stft", "unet", "spectrogram"),
     ("files", "workers", "module_view"),
 )
 """The rooms from the top; a room may import what is below it, and nothing beside it."""

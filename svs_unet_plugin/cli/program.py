@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 import svs_unet_plugin
-from svs_unet_plugin.cli import asteroid, checkpoints, data, separate
+from svs_unet_plugin.cli import asteroid, checkpoints, data, separate, serve
 from svs_unet_plugin.cli.errors import ERRORS, sentence
 
 
@@ -38,6 +38,7 @@ def svs_unet(traceback: bool) -> None:
 
 for command in (
     separate.separate,
+    serve.serve,
     checkpoints.info,
     checkpoints.convert,
     data.data,
