@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -56,11 +57,12 @@ def serve(
     from svs_unet_plugin import page
     from svs_unet_plugin.page.songs import Limits
 
-    page.serve(
-        host,
-        port,
-        limits=Limits(minutes=max_minutes, megabytes=max_megabytes),
-        weights=weights,
-        open_browser=open_browser,
-        ready=lambda address: click.echo(f"{address} (Ctrl-C ends it)"),
-    )
+    with suppress(KeyboardInterrupt):  # which is how it ends
+        page.serve(
+            host,
+            port,
+            limits=Limits(minutes=max_minutes, megabytes=max_megabytes),
+            weights=weights,
+            open_browser=open_browser,
+            ready=lambda address: click.echo(f"{address} (Ctrl-C ends it)"),
+        )

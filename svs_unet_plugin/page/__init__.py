@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import json
 import secrets
+import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -280,11 +281,12 @@ def serve(
         ImportError: if gradio is not installed.
         FileNotFoundError: if a checkpoint is missing.
         ValueError: if a checkpoint can't be used, or two have one name.
-        OSError: if the port is taken.
+        OSError: if the port is taken, or the address none of this machine's.
     """
     import torch
 
     import_gradio()
+    _check_address(host, port)
     files = _weights(weights)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -305,19 +307,15 @@ def serve(
     labels = {name: _LABELS.get(name, name) for name in files}
     page = build(songs, separate, Choices(labels), "Vocals and accompaniment", ABOUT)
     try:
-        try:
-            launched = launch(
-                page,
-                songs,
-                server_name=host,
-                server_port=port,
-                inbrowser=open_browser,
-                prevent_thread_lock=True,
-                quiet=True,
-            )
-        except OSError as error:
-            wanted = "7860 to 7959" if port is None else str(port)
-            raise OSError(f"can't listen at {host}, port {wanted}: choose others") from error
+        launched = launch(
+            page,
+            songs,
+            server_name=host,
+            server_port=port,
+            inbrowser=open_browser,
+            prevent_thread_lock=True,
+            quiet=True,
+        )
         ready(launched[1])
         while page.is_running:
             time.sleep(0.2)
@@ -331,6 +329,18 @@ ABOUT = "Hear the voice and the band apart. Your song stays on the computer that
 
 _LABELS = {"vocals": "vocals (the default)", "small": "small (faster, nearly as good)"}
 """What people read of bundled weights besides their name."""
+
+
+def _check_address(host: str, port: int | None) -> None:
+    """Raise OSError, with the reason, if nothing can listen there."""
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    try:
+        socket.create_server((bare, port or 0), family=family).close()
+    except OSError as error:
+        where = host if port is None else f"{host}, port {port}"
+        reason = (error.strerror or str(error)).partition(" (")[0].lower()  # and the address once more
+        raise OSError(f"can't listen at {where}: {reason}") from error
 
 
 def _weights(more: Sequence[Path]) -> dict[str, str | Path]:
