@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import secrets
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -141,6 +142,10 @@ def build(songs: Songs, separate: Separate, choices: Choices, title: str, about:
             return _said(songs.sentence(error, song)), gr.skip()
         return "", _mixer(songs, song)
 
+    def stop(song_id: str) -> str:
+        songs.stop(song_id)
+        return _said("Stopping after this piece of the song.")
+
     def ready() -> tuple[Any, Any]:
         return gr.update(visible=True), gr.update(visible=False)
 
@@ -200,7 +205,7 @@ def build(songs: Songs, separate: Separate, choices: Choices, title: str, about:
         )
         work.success(ready, outputs=buttons, **quick)
         work.failure(ready, outputs=buttons, **quick)
-        end.click(songs.stop, song_id, js=which, **quick)
+        end.click(stop, song_id, message, js=which, **quick)
     page.queue(max_size=WAITING)
     return page
 
@@ -236,24 +241,25 @@ def launch(page: gradio.Blocks, songs: Songs, **arguments: Any) -> Any:
         **dict.fromkeys(("docs_url", "redoc_url", "openapi_url")),
     }
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
-    return page.launch(
-        **{
-            "share": False,
-            "server_name": "127.0.0.1",
-            "ssr_mode": False,
-            "pwa": False,
-            "mcp_server": False,
-            "enable_monitoring": False,
-            "run_history": False,
-            "footer_links": [],
-            "num_workers": 0,
-            "theme": theme,
-            "css": (_FOLDER / "page.css").read_text(encoding="utf-8"),
-            "head": f"<script>{script}</script>",
-            "app_kwargs": app,
-            **arguments,
-        }
-    )
+    with _no_proxy_to_itself():
+        return page.launch(
+            **{
+                "share": False,
+                "server_name": "127.0.0.1",
+                "ssr_mode": False,
+                "pwa": False,
+                "mcp_server": False,
+                "enable_monitoring": False,
+                "run_history": False,
+                "footer_links": [],
+                "num_workers": 0,
+                "theme": theme,
+                "css": (_FOLDER / "page.css").read_text(encoding="utf-8"),
+                "head": f"<script>{script}</script>",
+                "app_kwargs": app,
+                **arguments,
+            }
+        )
 
 
 def serve(
@@ -329,6 +335,21 @@ ABOUT = "Hear the voice and the band apart. Your song stays on the computer that
 
 _LABELS = {"vocals": "vocals (the default)", "small": "small (faster, nearly as good)"}
 """What people read of bundled weights besides their name."""
+
+
+@contextmanager
+def _no_proxy_to_itself() -> Iterator[None]:
+    """Gradio asks its own server whether it is there, which no proxy can answer."""
+    name = "no_proxy" if "no_proxy" in os.environ else "NO_PROXY"
+    before = os.environ.get(name)
+    os.environ[name] = ",".join(filter(None, [before, "127.0.0.1", "localhost"]))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 def _check_address(host: str, port: int | None) -> None:

@@ -334,7 +334,7 @@
       this.player = new Player(given, (said) => this.show(said));
       this.faders = {};
       this.heads = [];
-      this.append(this.transport(), ...Object.keys(given.stems).map((stem) => this.track(stem)));
+      this.append(...this.transport(), ...Object.keys(given.stems).map((stem) => this.track(stem)));
       if (given.mask) this.append(this.mask());
       this.append(this.downloads());
       this.mix("all"); // they add up to the mixture, which is there to be compared
@@ -375,8 +375,8 @@
         mixes.append(button);
       }
       const title = make("h2", { textContent: this.given.name });
-      const row = make("div", { className: "svs-row" }, this.button, this.place, this.time);
-      return make("div", { className: "svs-transport" }, title, row, mixes, this.said);
+      const row = make("div", { className: "svs-row svs-transport" }, this.button, this.place, this.time);
+      return [title, row, mixes, this.said];
     }
 
     /** The volumes of a mix that has a name. */

@@ -61,8 +61,12 @@ _PREFIX = "svs-unet-page-"  # of the temporary folders
 _REFERRING = {"hls", "applehttp", "concat", "dash", "imf", "sdp", "rtsp", "image2", "webm_dash_manifest"}
 """Containers of ffmpeg that hold no audio, but say in which other files of this machine it is."""
 
-_CLOSED = ("upload", "file={path:path}", "file/{path:path}", "proxy={path:path}", "stream/{path:path}")
-"""Routes of gradio's that take or fetch files; the page has its own."""
+_CLOSED = (
+    *("upload", "file={path:path}", "file/{path:path}", "proxy={path:path}", "stream/{path:path}"),
+    *("deep_link", "process_recording", "component_server", "component_server/"),
+    *("vibe-edit", "vibe-edit/", "vibe-code", "vibe-code/", "undo-vibe-edit", "undo-vibe-edit/"),
+)
+"""Routes of gradio's that take, write or fetch files; the page has its own."""
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +82,8 @@ class Limits:
     Args:
         minutes: of a song at most.
         megabytes: of a file at most.
-        songs: kept at a time; a new one takes the place of the one that was not used for the longest time.
+        kept_megabytes: of all songs with two stems each; a new one takes the place of those that were unused
+            for the longest time.
         idle_minutes: after which a song that nobody uses is removed.
 
     Raises:
@@ -87,7 +92,7 @@ class Limits:
 
     minutes: float = 15.0
     megabytes: float = 200.0
-    songs: int = 20
+    kept_megabytes: float = 4000.0
     idle_minutes: float = 60.0
 
     def __post_init__(self) -> None:
@@ -130,6 +135,11 @@ class Song:
     def name(self) -> str:
         """What the song is called."""
         return audio.track_name(Path(self.given)) or self.given
+
+    @property
+    def megabytes(self) -> float:
+        """Of its mixture and two stems."""
+        return 3 * 4 * self.channels * self.samples / 1e6
 
 
 class Songs:
@@ -312,11 +322,13 @@ class Songs:
         song.stems = {MIXTURE: path}
 
     def _keep(self, song: Song) -> None:
+        surplus: list[Song] = []
         with self._lock:
-            idle = sorted((s for s in self._songs.values() if s.cancel is None), key=lambda s: s.used)
-            surplus = idle[: max(len(self._songs) + 1 - self.limits.songs, 0)]
-            for old in surplus:
-                del self._songs[old.id]
+            room = self.limits.kept_megabytes - sum(s.megabytes for s in (song, *self._songs.values()))
+            for old in sorted(self._songs.values(), key=lambda song: song.used):
+                if room < 0 and old.cancel is None:
+                    room += old.megabytes
+                    surplus.append(self._songs.pop(old.id))
             self._songs[song.id] = song
         for old in surplus:
             _remove(old.folder)
