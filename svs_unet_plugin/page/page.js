@@ -35,6 +35,12 @@
     return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
   }
 
+  const SILENT = "The program that shows this page does not answer.";
+
+  function sentence(error) {
+    return error instanceof TypeError ? SILENT : error.message; // fetch throws one if nobody answers
+  }
+
   function inDecibels(number) {
     return `${number > 0 ? "+" : number < 0 ? "−" : ""}${Math.abs(number)} dB`;
   }
@@ -117,7 +123,7 @@
         this.heard.src = URL.createObjectURL(file);
         this.heard.hidden = false;
       };
-      request.onerror = () => over("The program that shows this page does not answer.", "bad");
+      request.onerror = () => over(SILENT, "bad");
       request.onabort = () => over("Cancelled.");
       this.heard.onerror = () => (this.heard.hidden = true); // a format that only the server reads
       this.bar.value = 0;
@@ -267,8 +273,7 @@
       } catch (error) {
         if (run !== this.run) return;
         this.pause();
-        const lost = error instanceof TypeError; // which is what fetch throws
-        this.changed(lost ? "The program that shows this page does not answer." : error.message);
+        this.changed(sentence(error));
       }
     }
 
@@ -409,7 +414,6 @@
         const same = Object.entries(this.volumes(name)).every(([stem, decibels]) => now[stem] === decibels);
         button.setAttribute("aria-pressed", same);
       }
-      this.link();
     }
 
     /** The volumes as they are set. */
@@ -461,25 +465,37 @@
       const { formats, stems, mixture, mix } = this.given;
       this.format = make("select", {}, ...Object.entries(formats).map(([value, text]) => make("option", { value, textContent: text })));
       this.format.setAttribute("aria-label", "Format");
-      this.format.onchange = () => this.link();
-      this.links = {};
-      for (const stem of Object.keys(stems).filter((name) => name !== mixture)) {
-        this.links[stem] = make("a", { className: "svs-button svs-file", textContent: stems[stem] });
+      this.failed = make("p", { className: "svs-state bad", role: "status" });
+      const names = { ...stems, [mix]: "This mix" };
+      delete names[mixture];
+      const row = make("div", { className: "svs-files" }, this.format);
+      for (const [stem, title] of Object.entries(names)) {
+        const button = make("button", { type: "button", className: "svs-button svs-file", textContent: title });
+        button.setAttribute("aria-label", `Download: ${title}`);
+        button.onclick = () => this.download(stem, button);
+        row.append(button);
       }
-      this.links[mix] = make("a", { className: "svs-button svs-file", textContent: "This mix" });
-      const row = make("div", { className: "svs-files" }, this.format, ...Object.values(this.links));
-      return make("section", { className: "svs-track svs-downloads" }, make("h3", { textContent: "Download" }), row);
+      return make("section", { className: "svs-track svs-downloads" }, make("h3", { textContent: "Download" }), row, this.failed);
     }
 
-    link() {
+    /** Save a file once it is whole: writing it takes the server a moment, and may fail. */
+    async download(stem, button) {
       const { address, name, run, mix } = this.given;
-      for (const [stem, link] of Object.entries(this.links)) {
-        const query = new URLSearchParams({ ...(stem === mix ? this.now() : {}), run });
-        link.href = `${address}/files/${stem}.${this.format.value}?${query}`;
-        link.download = `${name} - ${stem}.${this.format.value}`;
+      const extension = this.format.value;
+      const query = new URLSearchParams({ ...(stem === mix ? this.now() : {}), run });
+      this.failed.textContent = "";
+      button.disabled = true;
+      try {
+        const answer = await fetch(`${address}/files/${stem}.${extension}?${query}`);
+        if (!answer.ok) throw new Error(await answer.text());
+        const url = URL.createObjectURL(await answer.blob());
+        make("a", { href: url, download: `${name} - ${stem}.${extension}` }).click();
+        setTimeout(() => URL.revokeObjectURL(url), 60000);
+      } catch (error) {
+        this.failed.textContent = sentence(error);
+      } finally {
+        button.disabled = false;
       }
-      const silent = Object.values(this.now()).every((decibels) => decibels <= this.off);
-      this.links[mix].toggleAttribute("aria-disabled", silent);
     }
 
     show(said = "") {
