@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from svs_unet_plugin import checkpoint
 from svs_unet_plugin.page.songs import (
-    FORMATS,
     GAIN_DB,
     MASK,
     MIX,
@@ -30,6 +29,7 @@ from svs_unet_plugin.page.songs import (
     Refused,
     Song,
     Songs,
+    formats,
 )
 from svs_unet_plugin.separator import Cancelled, Progress, Separator
 from svs_unet_plugin.spectrogram import lowest_hz
@@ -408,6 +408,6 @@ def _mixer(songs: Songs, song: Song) -> str:
             "mask": MASK if "vocals" in song.stems else None,
             "hz": [lowest_hz(song.sample_rate), song.sample_rate / 2],
             "decibels": GAIN_DB,
-            "formats": {extension: label for extension, (label, _) in FORMATS.items()},
+            "formats": formats(),
         },
     )

@@ -53,8 +53,14 @@ PIECE_SECONDS = 10.0
 GAIN_DB = (-60.0, 6.0)
 """The volumes of a mix; at the lower one a stem is silent."""
 
-FORMATS: Mapping[str, tuple[str, Encoding]] = {"wav": ("WAV, 32-bit float", Encoding())}
-"""What can be downloaded: extension, what people call it, and how it is written."""
+_FORMATS = {
+    "wav": "WAV, 32-bit float",
+    "flac": "FLAC, 24-bit",
+    "mp3": "MP3",
+    "ogg": "Ogg Vorbis",
+    "opus": "Opus",
+    "m4a": "M4A (AAC)",
+}
 
 _PREFIX = "svs-unet-page-"  # of the temporary folders
 
@@ -69,6 +75,16 @@ _CLOSED = (
 """Routes of gradio's that take, write or fetch files; the page has its own."""
 
 log = logging.getLogger(__name__)
+
+
+def formats() -> dict[str, str]:
+    """What can be downloaded from this machine: extensions, with what people call them."""
+    found = {}
+    for extension in encoding.FORMATS:
+        with suppress(ValueError):  # it needs ffmpeg
+            encoding.require(Encoding(extension))
+            found[extension] = _FORMATS.get(extension, extension)
+    return found
 
 
 class Refused(ValueError):
@@ -117,6 +133,7 @@ class Song:
         id: its random name in addresses.
         given: what its file is called, for people.
         stems: a WAV file each, the mixture first; all of one rate, length and number of channels.
+        tags: that its file has, for the files that come out.
         used: when it was last asked for, by the monotonic clock.
         cancel: ends its separation; None while there is none.
     """
@@ -128,6 +145,7 @@ class Song:
     channels: int = 0
     samples: int = 0
     stems: dict[str, Path] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
     used: float = field(default_factory=time.monotonic)
     cancel: threading.Event | None = None
 
@@ -319,6 +337,7 @@ class Songs:
                     raise Refused(f"{song.given} takes more than {megabytes} when it is decoded.")
                 write(block)
         song.sample_rate, song.channels = file.sample_rate, file.channels
+        song.tags = encoding.read_tags(given)
         song.stems = {MIXTURE: path}
 
     def _keep(self, song: Song) -> None:
@@ -426,8 +445,8 @@ class Songs:
         def answer() -> Response:
             song = self.get(request.path_params["song"])
             extension = request.path_params["extension"]
-            if extension not in FORMATS:
-                raise Refused(f"There is no format {extension}: choose one of {', '.join(FORMATS)}.")
+            if extension not in formats():
+                raise Refused(f"There is no format {extension} here: choose one of {', '.join(formats())}.")
             if request.path_params["stem"] == MIX:
                 name = MIX
                 gains = {stem: _gain(request, stem) for stem in song.stems if stem in request.query_params}
@@ -442,7 +461,7 @@ class Songs:
             done = BackgroundTask(_remove, folder)
             try:
                 with self.turn():
-                    _write_mix(song, gains, path, FORMATS[extension][1])
+                    _write_mix(song, gains, path)
             except Exception as error:
                 _remove(folder)
                 raise Refused(self.sentence(error, song)) from error
@@ -501,14 +520,19 @@ def _gain(request: Request, stem: str) -> float:
     return 0.0 if decibels == lowest else 10 ** (decibels / 20)
 
 
-def _write_mix(song: Song, gains: Mapping[str, float], path: Path, form: Encoding) -> None:
-    """Write the sum of stems, each times its gain."""
+def _write_mix(song: Song, gains: Mapping[str, float], path: Path) -> None:
+    """Write the sum of stems, each times its gain, in the format that the path's suffix names.
+
+    Where full scale is the end, all of it is made quieter if it would go beyond.
+    """
     import soundfile
 
+    extension = path.suffix[1:]
+    form = Encoding(extension, clip_mode="none" if extension == "wav" else "rescale")
     with ExitStack() as stack:
         files = [stack.enter_context(soundfile.SoundFile(song.stems[name])) for name in gains]
         (write,) = stack.enter_context(
-            encoding.writers([path], form, song.sample_rate, song.channels, song.samples)
+            encoding.writers([path], form, song.sample_rate, song.channels, song.samples, song.tags)
         )
         for _ in range(0, song.samples, audio.BLOCK_SAMPLES):
             mix: np.ndarray = np.zeros((), np.float32)
