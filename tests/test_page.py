@@ -1,4 +1,5 @@
 import asyncio
+import io
 import os
 import re
 import signal
@@ -21,7 +22,8 @@ from svs_unet_plugin.encoding import Encoding
 from svs_unet_plugin.page.songs import PIECE_SECONDS, Limits, Refused, Songs, formats
 from svs_unet_plugin.separator import Cancelled
 
-pytest.importorskip("gradio")
+gradio_client = pytest.importorskip("gradio_client")
+httpx = pytest.importorskip("httpx")
 starlette_testclient = pytest.importorskip("starlette.testclient")
 
 RATE = 44_100
@@ -55,15 +57,37 @@ def server(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     command += ["--max-megabytes", "12", "--weights", str(weights)]
     environment = {**os.environ, "TMPDIR": str(scratch), "PYTHONUNBUFFERED": "1"}
     environment.update(http_proxy="http://192.0.2.1:9", ALL_PROXY="http://192.0.2.1:9")  # as offices have it
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
-        assert process.stdout is not None
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment, text=True
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
         try:
-            yield Server(process.stdout.readline().split()[0], scratch)
+            address = process.stdout.readline().split()[0]
+            yield Server(address, scratch)
+            leave_at_work(address)
         finally:
             process.send_signal(signal.SIGINT)
             code = process.wait(20)
+        errors = process.stderr.read()
     assert code == 0
+    assert errors == ""
     assert not list(scratch.glob("svs-unet-page-*"))  # nothing is left of the songs
+
+
+def leave_at_work(address: str) -> None:
+    """Give a long song, and return once it is being separated."""
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, (35 * 8_000, 6))
+    file = io.BytesIO()
+    soundfile.write(file, samples, 8_000, format="FLAC")
+    songs = re.search(r"songs/[\w-]+", httpx.get(address, trust_env=False).text)
+    assert songs
+    given = httpx.post(f"{address}{songs[0]}?name=long.flac", content=file.getvalue(), trust_env=False)
+    client = gradio_client.Client(address, verbose=False)
+    work = client.submit(given.json()["song"], "vocals", 8, api_name="/separate")
+    deadline = time.monotonic() + 20
+    while not work.status().progress_data and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not work.done()
 
 
 # Records when each piece of a stem starts, and how loud the speakers are.

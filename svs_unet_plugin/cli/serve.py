@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import os
 from pathlib import Path
 
 import click
@@ -57,7 +57,7 @@ def serve(
     from svs_unet_plugin import page
     from svs_unet_plugin.page.songs import Limits
 
-    with suppress(KeyboardInterrupt):  # which is how it ends
+    try:
         page.serve(
             host,
             port,
@@ -66,3 +66,7 @@ def serve(
             open_browser=open_browser,
             ready=lambda address: click.echo(f"{address} (Ctrl-C ends it)"),
         )
+    except (KeyboardInterrupt, SystemExit) as end:
+        # All is cleared away, but a thread that separates a song stops only between two pieces of it: waiting
+        # may take long, and an interpreter that ends meanwhile aborts.
+        os._exit(0 if isinstance(end, KeyboardInterrupt) else int(end.code or 0))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+import logging
 import os
 import secrets
 import socket
@@ -326,8 +327,11 @@ def serve(
         while page.is_running:
             time.sleep(0.2)
     finally:
-        page.close(verbose=False)
         songs.close()
+        if getattr(page, "server", None) is not None:
+            page.server.force_exit = True  # without waiting for browsers to leave,
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # or words about each
+        page.close(verbose=False)
         torch.set_num_threads(threads)
 
 
