@@ -67,8 +67,8 @@ EXTRAS = {
     "hub": ["huggingface_hub>=0.24"],
     # Players in a notebook: AudioSignal.embed_audio, play and nussl's multitrack.
     "notebook": ["ipython>=8"],
-    # The page behind nussl's SeparationBase.interact().
-    "gradio": ["gradio>=5,<7"],
+    # The page: `svs-unet serve`, and nussl's SeparationBase.interact().
+    "gradio": ["gradio>=6.31,<7", "matplotlib>=3.8"],
     "recipes": [
         "Jinja2>=3.1",
         # The report's charts, and what inlines Vega-Lite's scripts in its page.
@@ -126,7 +126,9 @@ setup(
     ],
     python_requires=">=3.11,<3.15",
     packages=find_packages(include=["svs_unet_plugin", "svs_unet_plugin.*"]),
-    package_data={"svs_unet_plugin": ["py.typed", "pretrained/*", "evaluation/report/*"]},
+    package_data={
+        "svs_unet_plugin": ["py.typed", "pretrained/*", "evaluation/report/*", "page/*.css", "page/*.js"]
+    },
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["svs-unet = svs_unet_plugin.cli:main"]},

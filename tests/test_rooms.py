@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "svs_unet_plugin"
 LAYERS = (
     ("cli",),
     ("nussl", "asteroid"),
+    ("page",),
     ("evaluation",),
     ("training",),
     ("mixing",),
@@ -20,7 +21,7 @@ LAYERS = (
     ("checkpoint", "encoding", "pipeline"),
     ("chunks", "arrays"),
     ("treble",),
-    ("audio", "stft", "unet"),
+    ("audio", "stft", "unet", "spectrogram"),
     ("ffmpeg", "mp3", "files", "workers", "module_view", "pickling", "progress"),
 )
 """The rooms from the top; a room may import what is below it, and nothing beside it."""

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 import svs_unet_plugin
-from svs_unet_plugin.cli import asteroid, checkpoints, completion, data, doctor, separate, weights
+from svs_unet_plugin.cli import asteroid, checkpoints, completion, data, doctor, separate, serve, weights
 from svs_unet_plugin.cli.errors import ERRORS, sentence
 
 
@@ -45,6 +45,7 @@ def svs_unet(traceback: bool) -> None:
 
 for command in (
     separate.separate,
+    serve.serve,
     weights.weights,
     doctor.doctor,
     completion.completion,
