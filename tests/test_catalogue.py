@@ -121,7 +121,8 @@ def test_a_killed_run_goes_on(cluster: None, tmp_path: Path, checkpoint_path: Pa
     """The driver of a Ray of its own is killed; a new one does the rest on another Ray."""
     music, out = tmp_path / "music", tmp_path / "music" / "stems"
     songs = {make_song(music / "in a folder" / f"{i}.wav", 4, i).relative_to(music) for i in range(12)}
-    script = "import sys; from svs_unet_plugin.catalogue import *; separate_catalogue(*sys.argv[1:3], weights=sys.argv[3])"
+    script = "import sys; from svs_unet_plugin.catalogue import separate_catalogue as separate;"
+    script += "separate(*sys.argv[1:3], weights=sys.argv[3])"
     parts = out / "catalogue" / "results"
     assert kill_script_when(
         lambda: parts.is_dir() and bool(list(parts.glob("*.parquet"))),
@@ -210,7 +211,15 @@ def test_wrong_manifests(tmp_path: Path, name: str, content: str | None, said: s
 
 
 def test_every_song_has_a_folder_of_its_own_inside() -> None:
-    paths = ["a/b.mp3", "c/b.mp3", "a/b.wav", "..", "../..", "a/\n/.hidden\tsong.mp3", "x/" + "n" * 300 + ".mp3"]
+    paths = [
+        "a/b.mp3",
+        "c/b.mp3",
+        "a/b.wav",
+        "..",
+        "../..",
+        "a/\n/.hidden\tsong.mp3",
+        "x/" + "n" * 300 + ".mp3",
+    ]
     folders = [folder_of(path) for path in paths]
     assert len(set(folders)) == len(paths)
     for folder in folders:
