@@ -101,7 +101,7 @@ class AudioFile:
         import soundfile
 
         try:
-            with soundfile.SoundFile(self.path) as file:
+            with soundfile.SoundFile(os.fsencode(self.path)) as file:
                 # Not file.blocks(), which fills up with whatever was in memory where a file ends too early.
                 while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
                     yield block.T
@@ -194,7 +194,7 @@ def _open_whole(path: str | os.PathLike[str]) -> AudioFile:
     import soundfile
 
     try:
-        info = soundfile.info(path, verbose=True)
+        info = soundfile.info(os.fsencode(path), verbose=True)  # any bytes may be in a name
     except soundfile.LibsndfileError:
         return _open_with_ffmpeg(path)
     # libsndfile reads a short WAV or AIFF to its end without complaint, but notes the difference.
@@ -257,7 +257,8 @@ def _last_line(text: str) -> str:
 
 def track_name(path: Path) -> str:
     """What a track is called: its file's name without the extension, ``.stem.mp4`` as well."""
-    return path.stem.removesuffix(".stem")
+    name = path.stem.removesuffix(".stem")
+    return name if name.strip(".") else path.name  # "..." and the like mean folders, not names
 
 
 def read(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:

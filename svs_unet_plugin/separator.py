@@ -17,7 +17,7 @@ from torch import Tensor
 from svs_unet_plugin import audio as audio_io
 from svs_unet_plugin import checkpoint
 from svs_unet_plugin.audio import AudioFile
-from svs_unet_plugin.encoding import Encoding, writers
+from svs_unet_plugin.encoding import Encoding, read_tags, writers
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.treble import Gain, treble_gain
 from svs_unet_plugin.unet import UNet
@@ -219,7 +219,7 @@ class Separator:
         try:
             for written in paths.values():
                 written.parent.mkdir(parents=True, exist_ok=True)
-            form = encoding, file.sample_rate, file.channels, meter.total
+            form = encoding, file.sample_rate, file.channels, meter.total, read_tags(file.path)
             with writers(paths.values(), *form) as writes:
                 for block in meter.separating(self._stems(low, file.blocks(), file.sample_rate)):
                     for write, stem in zip(writes, wanted, strict=True):
@@ -385,13 +385,20 @@ def separate(
     return Separator(weights).separate(audio, sample_rate)
 
 
+def devices() -> list[str]:
+    """The devices that torch can use here."""
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return ["cpu", *gpus, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
 def _usable(device: str | torch.device) -> torch.device:
-    """The device, if there is one of that name here."""
+    """The device, if there is one of that name here, and numbers can be had back from it."""
     try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"there is no device {device} that torch can use here: {reason}") from error
+        number = torch.ones(1, device=device)
+        number.item()
+        return number.device
+    except Exception as error:  # torch raises almost anything, and says it in a paragraph
+        raise ValueError(f"there is no device {device} here: take one of {', '.join(devices())}") from error
 
 
 def _checked(array: np.ndarray, sample_rate: int) -> np.ndarray:

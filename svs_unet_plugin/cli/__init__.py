@@ -37,5 +37,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"svs-unet: {error.format_message()}", file=sys.stderr)
             return 2
         except (click.Abort, KeyboardInterrupt):
-            print("svs-unet: stopped; what was finished is kept", file=sys.stderr)
+            print(f"svs-unet: {process.STOPPED}", file=sys.stderr)
             return 130
