@@ -24,6 +24,13 @@ import soxr
 BLOCK_SAMPLES = 1 << 18
 """Samples of a block: small beside a song, large beside the cost of a call."""
 
+EXTENSIONS = frozenset(
+    """.3gp .aac .ac3 .aif .aifc .aiff .alac .amr .ape .asf .au .avi .bwf .caf .dts .eac3 .flac .flv .m2ts
+    .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpc .mpeg .mpg .mpga .mts .oga .ogg .ogv .opus .ra .rf64
+    .snd .spx .tak .ts .tta .vob .w64 .wav .wave .webm .wma .wmv .wv""".split()
+)
+"""What is taken for a song in a folder; a file that is named is tried, whatever it is called."""
+
 _UNKNOWN_BYTES = 0xFFFF_FF00  # a WAV that was written to a pipe states something from here up
 _UNKNOWN_FRAMES = 2**63 - 1  # and libsndfile states this of such a FLAC
 

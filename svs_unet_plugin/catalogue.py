@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -42,12 +43,6 @@ MOST_SONGS_A_TASK = 32
 
 LONGEST_WAIT = 60.0
 """Seconds that results wait for being written, at most; less at the beginning of a run."""
-
-SONG_EXTENSIONS = frozenset(
-    "aac aif aiff alac amr ape au avi caf dsf flac m4a m4b mka mkv mov mp2 mp3 mp4 mpc mpg oga ogg opus ra "
-    "ts tta wav webm wma wv".split()
-)
-"""What a song in a folder ends with; others are pictures, texts and the like."""
 
 _FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
 
@@ -265,7 +260,9 @@ def read_manifest(
         songs = sorted(
             file[len(at) :].lstrip("/")
             for file in system.find(at)
-            if file.rpartition(".")[2].lower() in SONG_EXTENSIONS and not (stems and file.startswith(stems))
+            if os.path.splitext(file)[1].lower() in audio.EXTENSIONS
+            and not (stems and file.startswith(stems))
+            and "/." not in file[len(at) :]
         )
         base = manifest
         try:
@@ -401,7 +398,11 @@ def separate_catalogue(
         with _connected(address):
             job = Job(base, url, names, encoding, views, cpus)
             rows = _run(pending, worker, separator, job, workers)
-            with tqdm(desc="Separate", total=len(pending), unit="song", disable=not progress) as bar:
+            often = 0.1 if sys.stderr.isatty() else 10.0
+            bar = tqdm(
+                desc="Catalogue", total=len(pending), unit="song", mininterval=often, disable=not progress
+            )
+            with bar:
                 try:
                     for table in rows:
                         results.add(table)

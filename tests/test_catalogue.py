@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from killing import kill_script_when
+from killing import kill_when
 
 pytest.importorskip("pyarrow", reason="a catalogue needs pip install 'svs_unet_plugin[ray]'")
 pytest.importorskip("ray", reason="a catalogue needs pip install 'svs_unet_plugin[ray]'")
@@ -19,9 +21,11 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
 import pyarrow.parquet as pq
+import ray
 
 from svs_unet_plugin import Separator, catalogue, files
 from svs_unet_plugin.catalogue import Worker, folder_of, read_manifest, separate_catalogue
+from svs_unet_plugin.cli import main
 
 ENDPOINT = "AWS_ENDPOINT_URL"
 
@@ -121,21 +125,27 @@ def test_a_killed_run_goes_on(cluster: None, tmp_path: Path, checkpoint_path: Pa
     """The driver of a Ray of its own is killed; a new one does the rest on another Ray."""
     music, out = tmp_path / "music", tmp_path / "music" / "stems"
     songs = {make_song(music / "in a folder" / f"{i}.wav", 4, i).relative_to(music) for i in range(12)}
-    script = "import sys; from svs_unet_plugin.catalogue import separate_catalogue as separate;"
-    script += "separate(*sys.argv[1:3], weights=sys.argv[3])"
+    command = [
+        sys.executable,
+        "-m",
+        "svs_unet_plugin.cli",
+        "separate",
+        "--on",
+        "ray",
+        "--manifest",
+        str(music),
+    ]
+    command += ["--out", str(out), "--weights", str(checkpoint_path)]
     parts = out / "catalogue" / "results"
-    assert kill_script_when(
-        lambda: parts.is_dir() and bool(list(parts.glob("*.parquet"))),
-        script,
-        music,
-        out,
-        checkpoint_path,
-        group=False,
-    ), "it was over before it was killed"
+    moment = lambda: bool(list(parts.glob("*.parquet")))  # noqa: E731
+    assert kill_when(moment, command, group=False), "it was over before it was killed"
     before = {row["path"]: files.digest(row["stems"][0]["path"]) for row in results(out).values()}
     assert 0 < len(before) < len(songs)
-    summary = separate_catalogue(music, out, weights=checkpoint_path, workers=2)
-    assert (summary.done, summary.failed, summary.before) == (len(songs) - len(before), 0, len(before))
+    # The second run is on a cluster that runs already.
+    command += ["--address", ray.get_runtime_context().gcs_address, "--jobs", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout == f"{parts}\n", done.stderr
+    assert f"12 songs: {12 - len(before)} done, 0 failed, {len(before)} listed before" in done.stderr
     rows = results(out)
     assert set(rows) == set(map(str, songs)) and {row["duration"] for row in rows.values()} == {4.0}
     assert all(files.digest(rows[path]["stems"][0]["path"]) == digest for path, digest in before.items())
@@ -169,6 +179,26 @@ def test_songs_and_stems_in_an_object_store(cluster: None, tmp_path: Path, check
     assert separate_catalogue(*arguments, weights=checkpoint_path, stems=["vocals"]).before == 3
     with pytest.raises(ValueError, match=r"s3://music/stems/catalogue holds results made with different"):
         separate_catalogue(*arguments, weights=checkpoint_path)
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["--on", "ray"], "--on ray needs --manifest"),
+        (["song.wav", "--on", "ray", "--manifest", "songs.csv"], "SONG does not go with --on ray"),
+        (["--on", "ray", "--manifest", "songs.csv", "--start", "3"], "--start does not go with --on ray"),
+        (["--on", "ray", "--manifest", "none.csv"], "no such manifest: none.csv"),
+        (["song.wav", "--manifest", "songs.csv"], "--manifest goes with --on ray"),
+        (["song.wav", "--out", "s3://a/b"], "--out s3://a/b is a URL, to which --on ray alone can write"),
+        ([], "Missing argument 'SONG...'"),
+    ],
+)
+def test_wrong_commands(
+    arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["separate", "--out", "stems", *arguments]) == 2
+    assert said in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_manifests(tmp_path: Path) -> None:
