@@ -1,11 +1,17 @@
 # make test    run the tests                          make lint    check style and types
 # make demo    train on synthetic songs, separate     make docs    build the documentation site in build/docs
-# make venv    only install                           make clean   remove what make has made
+# make venv    only install                           make release build and check what is published
+# make clean   remove what make has made
 #
 # Variables: PYTHON=python3.12      the interpreter that .venv is made with, if there is no .venv yet
 #            SONG="my song.mp3"     a song for the demo to separate
 #            STEPS=80               how long the demo trains, 520 by default
 #            DEMO_ARGS="..."        anything else for recipes/demo/run.sh
+#
+# make test-hosts runs the hosts' own tests under this package, and compares with tests/hosts/*.toml. Its variables:
+#            NUSSL_REPO=nussl       a folder or an archive of nussl's repository, at the commit of 1.1.9
+#            ASTEROID_REPO=asteroid of asteroid's, at v0.7.0
+#            HOSTS_ARGS="..."       anything else for tests/hosts/suite.py, as asteroid -k stoi
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -13,9 +19,9 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/installed
 
 # PYTHON, SONG and STEPS reach the commands as environment variables, so that spaces and quotes survive.
-export PYTHON SONG STEPS
+export PYTHON SONG STEPS NUSSL_REPO ASTEROID_REPO
 
-.PHONY: venv test demo docs lint clean
+.PHONY: venv test test-hosts demo docs lint release clean
 
 venv: $(STAMP)
 	@sh scripts/system_needs.sh
@@ -25,6 +31,9 @@ $(STAMP): setup.py constraints.txt
 
 test: venv
 	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --dist loadfile
+
+test-hosts: venv
+	$(PY) tests/hosts/suite.py $(HOSTS_ARGS)
 
 demo: venv
 	recipes/demo/run.sh --python_path "$(abspath $(PY))" $${SONG:+--song "$$SONG"} $${STEPS:+--steps "$$STEPS"} $(DEMO_ARGS)
@@ -36,6 +45,9 @@ lint: venv
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+release: venv
+	scripts/release.sh
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

@@ -38,26 +38,37 @@ CORE = [
 ]
 
 EXTRAS = {
-    "nussl": [
-        "nussl==1.1.9",
+    "nussl": ["nussl==1.1.9"],
+    # What all of nussl needs, for `pip install --no-deps nussl==1.1.9`: nussl's own metadata also asks for
+    # soxbindings, which must be compiled, and for more that only some of its parts use.
+    "nussl-light": [
+        # nussl imports audioread, which librosa brought along until 1.0, scikit-learn and six without asking.
+        "audioread>=3.0",
+        "importlib-resources",
+        "librosa>=0.11",
+        "PyYAML>=6.0",
+        "scikit-learn>=1.5",
+        "six",
         # nussl asks for these without a version: scipy<1.13 would take numpy back to 1.26, and
         # ignite.contrib, which nussl's trainer imports, is deprecated.
         "scipy>=1.13",
         "pytorch-ignite>=0.5,<0.6",
+        "tensorboard",
+        "zarr",
     ],
     "asteroid": [
         "asteroid==0.7.0",
-        # asteroid needs these without saying so; and its torchmetrics 0.11.4 imports pkg_resources, which
-        # setuptools 82 no longer has.
+        # asteroid needs these without saying so.
         "librosa>=0.11",
         "requests",
-        "setuptools>=77,<82",
         "pytorch-lightning>=2.2",
     ],
     # Weights by their id on the Hugging Face Hub.
     "hub": ["huggingface_hub>=0.24"],
     # Catalogues: svs-unet separate --on ray.
     "ray": ["ray[data]>=2.51", "pyarrow>=17", "fsspec>=2024.6"],
+    # Players in a notebook: AudioSignal.embed_audio, play and nussl's multitrack.
+    "notebook": ["ipython>=8"],
     # The page behind nussl's SeparationBase.interact().
     "gradio": ["gradio>=5,<7"],
     "recipes": [
@@ -81,6 +92,7 @@ EXTRAS = {
         "threadpoolctl>=3.5",
     ],
 }
+EXTRAS["nussl"] += EXTRAS["nussl-light"]
 EXTRAS["all"] = sorted({requirement for needs in EXTRAS.values() for requirement in needs})
 EXTRAS["dev"] = [
     # The linter of the Dockerfile.
@@ -115,12 +127,13 @@ setup(
         "Intended Audience :: Science/Research",
         "Operating System :: MacOS",
         "Operating System :: POSIX :: Linux",
-        "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
         "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Programming Language :: Python :: 3.14",
         "Topic :: Multimedia :: Sound/Audio :: Analysis",
     ],
-    python_requires=">=3.10,<3.13",
+    python_requires=">=3.11,<3.15",
     packages=find_packages(include=["svs_unet_plugin", "svs_unet_plugin.*"]),
     package_data={"svs_unet_plugin": ["py.typed", "pretrained/*", "evaluation/report/*"]},
     install_requires=CORE,

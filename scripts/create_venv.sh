@@ -13,25 +13,25 @@ stop() {
 
 # A name on PATH is not enough: a pyenv shim exists for versions that do not start.
 fits() {
-    "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' >/dev/null 2>&1
+    "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))' >/dev/null 2>&1
 }
 
 if [ -x .venv/bin/python ] && ! [ -e .venv/installing ]; then
-    fits .venv/bin/python || stop "The Python in .venv does not start or is not 3.10, 3.11 or 3.12:" \
+    fits .venv/bin/python || stop "The Python in .venv does not start or is not 3.11 to 3.14:" \
         "run 'make clean', then try again."
     python=.venv/bin/python
 elif [ -n "${PYTHON:-}" ]; then
-    fits "$PYTHON" || stop "PYTHON=$PYTHON does not start or is not Python 3.10, 3.11 or 3.12."
+    fits "$PYTHON" || stop "PYTHON=$PYTHON does not start or is not Python 3.11 to 3.14."
     python=$PYTHON
 else
     python=
-    for name in python3.11 python3.12 python3.10 python3; do
+    for name in python3.11 python3.12 python3.13 python3.14 python3; do
         if fits "$name"; then
             python=$name
             break
         fi
     done
-    [ -n "$python" ] || stop "No Python 3.10, 3.11 or 3.12 was found:" \
+    [ -n "$python" ] || stop "No Python 3.11 to 3.14 was found:" \
         "install one, or name it with 'make PYTHON=/path/to/python3.11'."
 fi
 

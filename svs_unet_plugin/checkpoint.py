@@ -99,7 +99,10 @@ def read(weights: str | os.PathLike[str] | None = None) -> Checkpoint:
 
 def _of_nussl(content: Mapping[str, Any], size: int) -> Checkpoint:
     config = json.loads(content["config"])
-    key, module = next((k, m) for k, m in config["modules"].items() if m.get("class") == "UNet")
+    found = [(key, module) for key, module in config["modules"].items() if module.get("class") == "UNet"]
+    if not found:
+        raise ValueError("it has no UNet in it; nussl.separation.deep has what opens nussl's other models")
+    key, module = found[0]
     network = _network(module["args"], content["state_dict"], f"layers.{key}.", size)
     return Checkpoint(network, _stft(content["metadata"]), "nussl", content["metadata"])
 
@@ -156,14 +159,10 @@ def check_size(
 def _stft(metadata: Mapping[str, Any]) -> STFT:
     """The transform that a model was trained on, if it is one that this package computes."""
     window, hop, window_type = metadata["stft_params"]
-    if window_type != "hann":
-        raise ValueError(f"its window is {window_type!r}, and this package computes 'hann' only")
     steps = {type(step).__name__: step for step in _flat(metadata["train_dataset"]["transforms"])}
-    if "NormalizeMagnitude" not in steps:
-        raise ValueError("it was trained without NormalizeMagnitude, on another scale than this package's")
     # A dataset of another rate reaches the network's by this transform.
     rate = steps["ToSampleRate"].sample_rate if "ToSampleRate" in steps else metadata["sample_rate"]
-    return STFT(rate, window, hop)
+    return STFT(rate, window, hop, window_type, normalized="NormalizeMagnitude" in steps)
 
 
 def _flat(transform: Any) -> Iterator[Any]:

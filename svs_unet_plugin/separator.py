@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from threading import Event
@@ -250,7 +251,8 @@ class Separator:
     def _view(self, step: int) -> STFT:
         """The transform with a window longer by so many times 128 samples, for whole rows of the network."""
         window = self.stft.window_length + step * 2 * self.network.stride
-        return STFT(self.stft.sample_rate, window, self.stft.hop_length * window // self.stft.window_length)
+        hop = self.stft.hop_length * window // self.stft.window_length
+        return replace(self.stft, window_length=window, hop_length=hop)
 
     def _at_network_rate(self, blocks: Iterable[np.ndarray], channels: int, sample_rate: int) -> Tensor:
         """All of the mixture, ``(channels, samples)``, held but once: the buffer grows where it lies."""
@@ -309,7 +311,7 @@ class Separator:
             for start in range(0, max(samples, 1), piece):
                 yield np.zeros((rows, min(piece, samples - start)), np.float32)
             return
-        frames = stft.frames(samples)
+        frames, loudest = stft.frames(samples), stft.seen_peak(peak)
         context = None
         if self.network.bottleneck_type is not None:
             context = [self._whole_bottleneck(channel, stft, peak) for channel in mixture]
@@ -319,7 +321,7 @@ class Separator:
             # One channel at a time takes as long as all at once, and less memory.
             masks = torch.cat(
                 [
-                    self._masks(magnitude, start, None if context is None else context[i])
+                    self._masks(loudest * magnitude, start, None if context is None else context[i])
                     for i, magnitude in enumerate(magnitudes)
                 ],
                 dim=1,
@@ -364,7 +366,7 @@ class Separator:
         columns = []
         with self._in_float32():
             for first, start, end in self._chunks(stft.frames(channel.shape[-1])):
-                magnitude = stft.analyse(channel, start, end).abs() / peak
+                magnitude = stft.analyse(channel, start, end).abs() / peak * stft.seen_peak(peak)
                 deepest = self.network.encode(magnitude[None, None])[-1][..., (first - start) // stride :]
                 columns.append(deepest[..., :core])
             return self.network.bottleneck(torch.cat([*columns, deepest[..., core:]], dim=-1))

@@ -8,11 +8,22 @@ falls to nothing, which turns any error of a mask there into a burst.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+WINDOWS: dict[str, Callable[..., Tensor]] = {
+    "hann": torch.hann_window,
+    "sqrt_hann": lambda length, **kind: torch.hann_window(length, **kind).sqrt(),
+    "hamming": torch.hamming_window,
+    "blackman": torch.blackman_window,
+    "triang": lambda length, **kind: 1 - (torch.arange(length, **kind) - length / 2).abs() / (length / 2 + 1),
+    "rectangular": torch.ones,
+}
+"""The windows by nussl's names for them, periodic, from their length (even) and torch's dtype and device."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +35,11 @@ class STFT:
 
     Args:
         sample_rate: in Hz.
-        window_length: of the periodic Hann window, in samples; even.
+        window_length: of the periodic window, in samples; even.
         hop_length: between frames, in samples; below the window length, so that every sample is seen.
+        window_type: one of `WINDOWS`.
+        normalized: whether the network was trained on magnitudes that were divided by the song's largest;
+            if not, on plain ones of scipy and nussl, which are divided by the sum of the window.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -43,6 +57,8 @@ class STFT:
     sample_rate: int = 8192
     window_length: int = 1024
     hop_length: int = 768
+    window_type: str = "hann"
+    normalized: bool = True
 
     def __post_init__(self) -> None:
         if self.sample_rate < 1:
@@ -54,6 +70,8 @@ class STFT:
                 f"hop_length must be at least 1 and below the window's {self.window_length} samples, "
                 f"got {self.hop_length}"
             )
+        if self.window_type not in WINDOWS:
+            raise ValueError(f"window_type must be one of {', '.join(WINDOWS)}, got {self.window_type!r}")
 
     @property
     def bins(self) -> int:
@@ -83,7 +101,7 @@ class STFT:
             padded.reshape(-1, padded.shape[-1]),
             n_fft=self.window_length,
             hop_length=self.hop_length,
-            window=self._window(audio),
+            window=self.window(audio),
             center=False,
             return_complex=True,
         )
@@ -101,7 +119,7 @@ class STFT:
         Returns:
             ``(..., (frames - 1) * hop_length)``
         """
-        window = self._window(spectrum.real)
+        window = self.window(spectrum.real)
         audio = torch.istft(
             spectrum.reshape(-1, *spectrum.shape[-2:]),
             n_fft=self.window_length,
@@ -115,7 +133,7 @@ class STFT:
         """The largest magnitude of a signal's STFT over all channels; 0.0 for silence.
 
         Magnitudes are divided by this number of the *mixture* before the network sees them, sources by
-        the same one.
+        the same one, unless `normalized` says otherwise.
         """
         frames = self.frames(audio.shape[-1])
         return max(
@@ -123,5 +141,10 @@ class STFT:
             for first in range(0, frames, chunk_frames)
         )
 
-    def _window(self, like: Tensor) -> Tensor:
-        return torch.hann_window(self.window_length, dtype=like.dtype, device=like.device)
+    def seen_peak(self, peak: float) -> float:
+        """The song's largest magnitude as the network sees it, from what `peak` says."""
+        return 1.0 if self.normalized else peak / float(self.window(torch.empty(0)).sum())
+
+    def window(self, like: Tensor) -> Tensor:
+        """The window ``(window_length,)``, of another tensor's type and on its device."""
+        return WINDOWS[self.window_type](self.window_length, dtype=like.dtype, device=like.device)

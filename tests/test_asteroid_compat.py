@@ -13,10 +13,16 @@ import svs_unet_plugin.asteroid
 from svs_unet_plugin.asteroid import asteroid, compat
 
 BROKEN = {  # what PyPI's torchaudio does beside a torch for the CPU
-    "torchaudio/__init__.py": "import torchaudio.part\nraise OSError('Could not load this library')",
+    "torchaudio/__init__.py": "import torchaudio.part\nfrom . import _extension, functional",
     "torchaudio/part.py": "",
-    "torch_stoi/__init__.py": "import torchaudio",
+    "torchaudio/_extension.py": "raise OSError('Could not load this library')",
+    "torchaudio/functional.py": "from torchaudio._extension import _IS_ANY_AVAILABLE, fail_if_no_any\n"
+    "@fail_if_no_any\ndef align(): pass",
+    "torch_stoi/__init__.py": "import torch, torchaudio\n"
+    "class NegSTOILoss(torch.nn.Module):\n"
+    "    def __init__(self, rate): print(torchaudio.functional._IS_ANY_AVAILABLE, rate)",
 }
+HOPELESS = {**BROKEN, "torchaudio/functional.py": "raise OSError('no other part loads, either')"}
 WORKING = {"torch_stoi/__init__.py": "import torch\nclass NegSTOILoss(torch.nn.Module): pass"}
 
 LEFT = "sorted(name for name in sys.modules if name.partition('.')[0] in ('torch_stoi', 'torchaudio'))"
@@ -41,24 +47,45 @@ def packages(folder: Path, files: dict[str, str]) -> Path:
     return folder
 
 
-def test_a_torchaudio_that_does_not_load_is_in_the_way_no_more(tmp_path: Path) -> None:
-    broken = packages(tmp_path, BROKEN)
-    script = f"""
+STOI = f"""
 import sys
-try:
-    import asteroid
-except OSError as error:
-    print(error)
-import svs_unet_plugin.asteroid, asteroid
-print({LEFT}, asteroid.ConvTasNet.__name__)
+for attempt in ("asteroid", "svs_unet_plugin.asteroid", "torchaudio"):
+    try:
+        __import__(attempt)
+    except OSError as error:
+        print(attempt, error, {LEFT})
 from asteroid.losses import SingleSrcNegSTOI
 SingleSrcNegSTOI(8192)
 """
-    said = run(script, broken).splitlines()
-    assert said[0] == "Could not load this library"  # and so it is not only this machine's torchaudio
-    # What Python leaves of the failed import above is not ours; afterwards there is no more.
-    assert said[1] == "['torchaudio.part'] ConvTasNet"
-    assert said[2] == "ModuleNotFoundError: No module named 'torch_stoi'"
+
+
+def test_stoi_beside_a_torchaudio_that_does_not_load(tmp_path: Path) -> None:
+    # What Python leaves of a failed import is not ours; of ours nothing is left but torch_stoi.
+    assert run(STOI, packages(tmp_path, BROKEN)).splitlines() == [
+        "asteroid Could not load this library ['torchaudio.part']",
+        "torchaudio Could not load this library ['torch_stoi', 'torchaudio.part']",
+        "False 8192",
+    ]
+
+
+def test_without_any_torchaudio_all_but_stoi_works(tmp_path: Path) -> None:
+    assert run(STOI, packages(tmp_path, HOPELESS)).splitlines() == [
+        "asteroid Could not load this library ['torchaudio.part']",
+        "torchaudio Could not load this library ['torchaudio.part']",
+        "ModuleNotFoundError: No module named 'torch_stoi'",
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*resampling method name is being deprecated")
+def test_stoi_is_that_of_pystoi() -> None:
+    pystoi = pytest.importorskip("pystoi")
+    random, rate = np.random.default_rng(0), 10_000  # the rate that needs no resampling
+    reference = random.standard_normal(30_000) * np.repeat(random.random(60), 500)
+    estimate = reference + random.standard_normal(30_000) / 2
+    loss = asteroid.losses.SingleSrcNegSTOI(rate)
+    tensors = (torch.tensor(audio, dtype=torch.float32)[None] for audio in (estimate, reference))
+    assert -loss(*tensors).item() == pytest.approx(pystoi.stoi(reference, estimate, rate), abs=1e-5)
+    assert -asteroid.losses.SingleSrcNegSTOI(8192)(*torch.rand(2, 2, 16_000)).mean() < 1  # resampled
 
 
 def test_a_torchaudio_that_loads_is_left_alone(tmp_path: Path) -> None:
@@ -72,7 +99,7 @@ def test_a_torchaudio_that_loads_is_left_alone(tmp_path: Path) -> None:
 def test_without_asteroid_one_sentence_says_so(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['asteroid'] = None; from svs_unet_plugin.cli import main;"
-        "print(main(['asteroid-infer', '-h']))"
+        "print(main(['asteroid', 'infer', '-h']))"
     )
     assert run(script) == "2\nsvs-unet: asteroid is not installed: pip install 'svs_unet_plugin[asteroid]'"
 
@@ -170,7 +197,66 @@ def test_xumx_works_again() -> None:
     assert x_umx.XUMX is make
 
 
+def test_dccrnet_takes_a_size_of_numpys() -> None:
+    rnn_class = sys.modules["asteroid.masknn.recurrent"].DCCRMaskNetRNN
+    with pytest.raises(TypeError, match="int64"):
+        rnn_class.__init__.__wrapped__(rnn_class.__new__(rnn_class), np.prod((8, 4)))
+    assert rnn_class(np.prod((8, 4))).rnn is not None
+
+
+FILTERS = {"n_filters": 32, "kernel_size": 32, "stride": 16}
+SUDORMRF = {"n_src": 2, "bn_chan": 8, "num_blocks": 1, "upsampling_depth": 2, "n_filters": 32}
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("DPRNNTasNet", {"n_src": 2, "n_repeats": 1, "bn_chan": 8, "hid_size": 4, **FILTERS}),
+        ("DPTNet", {"n_src": 2, "n_heads": 2, "ff_hid": 4, "chunk_size": 20, "n_repeats": 1, **FILTERS}),
+        ("LSTMTasNet", {"n_src": 2, "hid_size": 4, "n_layers": 1, **FILTERS}),
+        ("SuDORMRFNet", SUDORMRF),
+        ("SuDORMRFImprovedNet", SUDORMRF),
+        ("DeMask", {"hidden_dims": (8,), **FILTERS}),
+        ("DCUNet", {"architecture": "mini", "fix_length_mode": "pad"}),
+        ("DCCRNet", {"architecture": "mini"}),
+    ],
+)
+def test_each_model_comes_back_from_a_file(name: str, arguments: dict[str, Any], tmp_path: Path) -> None:
+    model, mixture = asteroid.models.get(name)(**arguments).eval(), torch.rand(1, 1, 1500) - 0.5
+    torch.save(model.serialize(), tmp_path / "model.pth")
+    loaded = asteroid.models.BaseModel.from_pretrained(tmp_path / "model.pth").eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(mixture), model(mixture))
+
+
+def test_names_that_numpy_removed() -> None:
+    from pb_bss_eval.evaluation import mir_eval_sources
+
+    sources = np.random.default_rng(0).standard_normal((2, 3, 800))
+    *_, selection = mir_eval_sources(sources, sources[::-1], return_dict=False)  # needs np.int for channels
+    assert selection.tolist() == [[1, 1, 1], [0, 0, 0]]
+    bank = sys.modules["asteroid_filterbanks"].get("mpgtf")(n_filters=128, kernel_size=16, sample_rate=8000)
+    filters = bank.filters()[:, 0]
+    assert filters.shape == (128, 16) and torch.equal(filters[3], -filters[0])  # half a turn apart
+    assert not hasattr(np, "int") and not hasattr(np, "float")
+
+
+def test_lightning_needs_no_pkg_resources() -> None:
+    """setuptools 82 has it no more; with older ones there is no warning that it will go."""
+    script = """
+import sys, warnings
+warnings.simplefilter("error")
+{}
+import svs_unet_plugin.asteroid, pytorch_lightning, asteroid.engine, torchmetrics.utilities.imports as imports
+print(imports.get_distribution("numpy").version, sys.modules.get("pkg_resources"))
+"""
+    for blocked in ("sys.modules['pkg_resources'] = None", ""):
+        assert run(script.format(blocked)) == f"{np.__version__} None\n"
+
+
 def test_every_repair_is_tested_here() -> None:
+    """`_commands` by tests/test_asteroid_commands.py."""
     assert {repair.__name__ for repair in compat.REPAIRS} == {
-        "_serialize", "_from_pretrained", "_overlap_add", "_xumx"
+        "_serialize", "_from_pretrained", "_commands", "_overlap_add", "_xumx", "_dccrnet",
+        "_removed_numpy_names", "_torchmetrics",
     }  # fmt: skip

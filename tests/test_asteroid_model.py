@@ -226,42 +226,6 @@ def test_the_scale_is_kept(model: Any, path: Path, song: np.ndarray, tmp_path: P
     np.testing.assert_allclose(written[:1, : expected.shape[1]], expected[:, : written.shape[1]], atol=1e-4)
 
 
-@pytest.fixture
-def wav(tmp_path: Path, song: np.ndarray) -> Path:
-    soundfile.write(tmp_path / "song.wav", song[0, :60_000], 44_100)
-    return tmp_path / "song.wav"
-
-
-@pytest.mark.parametrize(
-    "flags", [["-r"], ["-r", "-w", "16384"], ["-r", "-w", "16384", "--ola-hop", "8192", "--ola-no-reorder"]]
-)
-def test_asteroid_infer(path: Path, wav: Path, tmp_path: Path, flags: list[str]) -> None:
-    out = tmp_path / "new" / "out"
-    command = ["asteroid-infer", "--files", str(wav), "-o", str(out), *flags, "-d", "cpu", "--", str(path)]
-    assert main(command) == 0
-    written = soundfile.read(out / "song_est1.wav")[0]
-    assert abs(len(written) - 60_000) < 44_100 / 8192 + 1 and written.std() > 1e-3
-    before = (out / "song_est1.wav").stat().st_mtime_ns
-    with pytest.warns(UserWarning, match="force_overwrite=True"):
-        assert main(command) == 0
-    assert (out / "song_est1.wav").stat().st_mtime_ns == before
-    assert main([command[0], "-f", *command[1:]]) == 0
-    assert (out / "song_est1.wav").stat().st_mtime_ns > before
-
-
-def test_asteroid_infer_says_what_is_wrong(
-    path: Path, wav: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert main(["asteroid-infer", str(path), "--files", str(wav)]) == 2
-    assert "pass `resample=True`" in capsys.readouterr().err
-    with pytest.raises(SystemExit) as stop:
-        main(["asteroid-infer", str(path), "--loud"])
-    assert stop.value.code == 2
-    with pytest.raises(SystemExit) as stop:
-        main(["asteroid-infer", "--help"])
-    assert stop.value.code == 0 and "--ola-window-type" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -286,6 +250,12 @@ def test_convert_there_and_back(
         for key, weight in network.state_dict().items():
             assert torch.equal(loaded.network.state_dict()[key], weight)
     assert hosts == ["asteroid", "nussl", "asteroid"]
+
+
+@pytest.mark.parametrize("other", [{"window_type": "sqrt_hann"}, {"normalized": False}])
+def test_a_transform_that_asteroids_model_has_not(network: UNet, other: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=f"has a Hann window.*{next(iter(other))}"):
+        SVSUNet.from_network(network, STFT(**other))
 
 
 def test_convert_refuses_what_asteroid_has_no_place_for(

@@ -144,22 +144,49 @@ def test_stereo_networks_work_in_nussl(tmp_path: Path, wav: Path) -> None:
 tfm = nussl.datasets.transforms
 
 
+@pytest.mark.parametrize("normalized", [True, False])
 @pytest.mark.parametrize(
-    "steps, window, message",
-    [
-        ([svs.NormalizeMagnitude()], "sqrt_hann", "its window is 'sqrt_hann'"),
-        ([], "hann", "trained without NormalizeMagnitude"),
-    ],
+    "rate, window, hop, kind",
+    [(44_100, 512, 128, "sqrt_hann"), (22_050, 2048, 1024, "hamming"), (8192, 1000, 700, "triang")],
 )
-def test_the_separator_refuses_what_it_would_get_wrong(
-    model: Any, tmp_path: Path, steps: list, window: str, message: str
+def test_all_doors_give_one_answer_whatever_the_transform(
+    model: Any, tmp_path: Path, rate: int, window: int, hop: int, kind: str, normalized: bool
 ) -> None:
-    params = nussl.STFTParams(1024, 512, window)
-    metadata = {"sample_rate": 8192, "num_channels": 1, "stft_params": params}
-    metadata["train_dataset"] = {"transforms": tfm.Compose([tfm.ToSeparationModel(), *steps])}
+    """As nussl's own training script saves a model: with another window and rate, and no common scale."""
+    steps = [tfm.SumSources([["bass", "drums"]]), tfm.MagnitudeSpectrumApproximation()]
+    steps += [svs.NormalizeMagnitude()] if normalized else []
+    params = nussl.STFTParams(window, hop, kind)
+    metadata = {"sample_rate": rate, "num_channels": 1, "stft_params": params}
+    metadata["train_dataset"] = {"transforms": tfm.Compose([*steps, tfm.ToSeparationModel()])}
+    path = str(tmp_path / "model.pth")
+    model.save(path, metadata)
+    mixture = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 6005)).astype(np.float32)
+    signal = nussl.AudioSignal(audio_data_array=mixture, sample_rate=rate)
+    expected = nussl.separation.deep.DeepMaskEstimation(signal, model_path=path)()[0]
+    separator = svs.UNetSeparation(signal, path)
+    assert separator.separator.stft == STFT(rate, window, hop, kind, normalized=normalized)
+    vocals, accompaniment = separator()
+    np.testing.assert_allclose(vocals.audio_data, expected.audio_data, rtol=0, atol=1e-4)
+    np.testing.assert_allclose((signal - vocals).audio_data, accompaniment.audio_data, atol=1e-6)
+
+
+def test_the_separator_refuses_what_it_would_get_wrong(model: Any, tmp_path: Path) -> None:
+    metadata = {
+        "sample_rate": 8192,
+        "num_channels": 1,
+        "stft_params": nussl.STFTParams(1024, 512, "bartlett"),
+    }
+    metadata["train_dataset"] = {"transforms": tfm.Compose([tfm.ToSeparationModel()])}
     model.save(str(tmp_path / "model.pth"), metadata)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"window_type must be one of hann, sqrt_hann.*got 'bartlett'"):
         Separator(tmp_path / "model.pth")
+
+
+def test_another_network_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
+    config = nussl.ml.networks.builders.build_recurrent_mask_inference(257, 4, 1, False, 0.0, 2, "sigmoid")
+    nussl.ml.SeparationModel(config).save(str(tmp_path / "blstm.pth"))
+    with pytest.raises(ValueError, match=r"it has no UNet in it; nussl\.separation\.deep has what opens"):
+        Separator(tmp_path / "blstm.pth")
 
 
 def test_transforms_within_transforms_are_seen(model: Any, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import gradio_client
@@ -52,6 +53,22 @@ def test_another_mixture_through_the_same_object(network: UNet, song: np.ndarray
     shorter = separator(audio_signal=signal(song[:, :9000]))
     assert [estimate.signal_length for estimate in shorter] == [9000, 9000]
     assert separator.get_metadata()["sources"] == ["vocals", "accompaniment"]
+
+
+def test_metrics_are_kept_with_the_model(network: UNet, song: np.ndarray, tmp_path: Path) -> None:
+    """As nussl's users do after an evaluation; what is saved then separates as before."""
+    separator = UNetSeparation(nussl.AudioSignal(), network)  # a mixture comes later
+    vocals, accompaniment = separator(audio_signal=signal(song))
+    scores = nussl.evaluation.BSSEvalScale([accompaniment, vocals], [vocals, accompaniment]).evaluate()
+    (tmp_path / "song.json").write_text(json.dumps(scores))
+    frame = nussl.evaluation.aggregate_score_files([str(tmp_path / "song.json")])
+    (tmp_path / "mix").mkdir()
+    data = nussl.datasets.MixSourceFolder(str(tmp_path))
+    assert nussl.evaluation.associate_metrics(separator.model, frame, data) is separator.model
+    path = separator.model.save(str(tmp_path / "model.pth"))
+    _, metadata = nussl.ml.SeparationModel.load(path)
+    assert metadata["evaluation"]["SI-SDR"]["mean"] == pytest.approx(frame["SI-SDR"].mean())
+    np.testing.assert_array_equal(UNetSeparation(signal(song), path)()[0].audio_data, vocals.audio_data)
 
 
 def test_bad_mask_type(network: UNet) -> None:

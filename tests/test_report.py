@@ -110,7 +110,8 @@ def test_nothing_from_elsewhere(written: report.Report) -> None:
 def test_the_same_results_give_the_same_page(results: Path, written: report.Report, tmp_path: Path) -> None:
     facts = [Fact("Songs", "4, synthetic"), Fact("Machine", "2 cores")]
     again = write_report(results, tmp_path / "new", "A <small> comparison", facts)
-    assert again.page.read_bytes() == written.page.read_bytes()
+    # In parts, so that a difference is named: Vega, a chart, a picture, a sound.
+    assert again.page.read_text().split('"') == written.page.read_text().split('"')
     assert again.csv.read_bytes() == written.csv.read_bytes()
     assert again.markdown.read_bytes() == written.markdown.read_bytes()
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [

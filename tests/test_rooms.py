@@ -20,7 +20,7 @@ LAYERS = (
     ("checkpoint", "encoding"),
     ("treble",),
     ("audio", "stft", "unet"),
-    ("files", "workers", "module_view"),
+    ("files", "workers", "module_view", "pickling"),
 )
 """The rooms from the top; a room may import what is below it, and nothing beside it."""
 

@@ -8,12 +8,18 @@ from svs_unet_plugin import STFT
 
 @pytest.mark.parametrize("samples", [1024, 8192, 10_000, 12_288])
 @pytest.mark.parametrize("hop", [768, 256])
-def test_equals_scipy(samples: int, hop: int) -> None:
+@pytest.mark.parametrize("kind", ["hann", "hamming", "blackman", "triang", "rectangular"])
+def test_equals_scipy(samples: int, hop: int, kind: str) -> None:
     audio = np.random.default_rng(0).standard_normal((2, samples)).astype(np.float32)
-    spectrum = STFT(hop_length=hop).analyse(torch.from_numpy(audio)).numpy()
-    _, _, expected = scipy.signal.stft(audio, nperseg=1024, noverlap=1024 - hop, window="hann")
+    spectrum = STFT(hop_length=hop, window_type=kind).analyse(torch.from_numpy(audio)).numpy()
+    _, _, expected = scipy.signal.stft(audio, nperseg=1024, noverlap=1024 - hop, window=kind)
     # scipy divides by the sum of the window.
-    np.testing.assert_allclose(spectrum / 512, expected, atol=1e-6)
+    np.testing.assert_allclose(spectrum / scipy.signal.get_window(kind, 1024).sum(), expected, atol=1e-6)
+
+
+def test_the_largest_magnitude_that_a_network_sees() -> None:
+    assert STFT().seen_peak(256.0) == 1
+    assert STFT(normalized=False).seen_peak(256.0) == 0.5  # a full-scale sine, as scipy has it
 
 
 @pytest.mark.parametrize("samples", [1, 2, 767, 768, 769, 1025, 9999])
@@ -59,7 +65,14 @@ def test_masks_do_as_well_at_the_end_as_in_the_middle(hop: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"sample_rate": 0}, {"window_length": 7}, {"hop_length": 1024}, {"hop_length": 0}]
+    "arguments",
+    [
+        {"sample_rate": 0},
+        {"window_length": 7},
+        {"hop_length": 1024},
+        {"hop_length": 0},
+        {"window_type": "hanning"},
+    ],
 )
 def test_bad_arguments(arguments: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):

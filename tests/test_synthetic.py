@@ -10,7 +10,7 @@ import soundfile
 import stempeg
 from scipy.signal import istft, resample_poly, stft
 
-from svs_unet_plugin.corpora.musdb import STREAMS
+from svs_unet_plugin.corpora.musdb import STREAMS, validation_names
 from svs_unet_plugin.corpora.synthetic import corpus as synthetic
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 from svs_unet_plugin.corpora.synthetic.song import make_song
@@ -39,7 +39,7 @@ def files(folder: Path) -> dict[str, bytes]:
     found = (
         path
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("README.txt", "settings.json", ".lock")
+        if path.is_file() and path.name not in ("README.txt", "settings.json", "setup.yaml", ".lock")
     )
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
@@ -105,6 +105,30 @@ def test_musdb_reads_the_corpus(corpus: Path) -> None:
         assert streams.shape == (5, SECONDS * RATE, 2)
         # musdb reads 16 bits; the mixture was added from the rounded stems, so that not one bit is off.
         assert np.abs(streams[0] - streams[1:].sum(axis=0)).max() < 0.5 / 32768
+
+
+@pytest.mark.parametrize("stems", [False, True])
+def test_some_tracks_are_for_validation(tmp_path: Path, stems: bool) -> None:
+    """The same ones for musdb, for nussl's dataset, and for the recipes, which prepare the corpus."""
+    if stems and shutil.which("ffmpeg") is None:
+        pytest.skip("needs ffmpeg")
+    make_corpus(tmp_path, tracks=3, seconds=1.0, seed=0, stems=stems, sample_rate=44100)
+    split = {"is_wav": not stems, "subsets": ["train"]}
+    database = [
+        musdb.DB(str(tmp_path), setup_file="setup.yaml", split=name, **split) for name in ("train", "valid")
+    ]
+    assert [[track.name for track in tracks] for tracks in database] == [
+        ["Synthetic Band - Song 0003"],
+        ["Synthetic Band - Song 0001"],
+    ]
+    assert len(database[1][0].targets["accompaniment"].audio) >= 44100
+    nussl = pytest.importorskip("svs_unet_plugin.nussl").nussl
+    for name, tracks in zip(("train", "valid"), database, strict=True):
+        data = nussl.datasets.MUSDB18(str(tmp_path), split=name, **split)
+        assert [data[0]["mix"].file_name] == [f"{tracks[0].name}"]
+        assert sorted(data[0]["sources"]) == ["bass", "drums", "other", "vocals"]
+    names = [track.name for track in musdb.DB(str(tmp_path), **split)]
+    assert validation_names(names) == [database[1][0].name]
 
 
 def test_one_track_in_six_is_for_testing(tmp_path: Path) -> None:

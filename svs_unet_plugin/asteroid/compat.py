@@ -1,27 +1,35 @@
-"""Make asteroid 0.7.0 work beside a CPU-only torch, and on today's torch and SciPy.
+"""Make asteroid 0.7.0 work beside a CPU-only torch, and on today's torch, NumPy, SciPy and setuptools.
 
 asteroid's last release is from 2023. ``import_asteroid`` imports it and makes each repair in ``REPAIRS``,
-once. A repair changes only asteroid's own attributes.
+once. A repair changes only attributes of asteroid and of what came with it and is as old:
+asteroid_filterbanks, pb_bss_eval and torchmetrics 0.11.
 """
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import functools
 import importlib
+import importlib.metadata
 import inspect
+import math
 import os
 import sys
 import threading
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals
+from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.module_view import module_view
 
 _lock = threading.RLock()
 
@@ -37,7 +45,7 @@ def import_asteroid() -> ModuleType:
     """
     with _lock:
         try:
-            with _without_a_broken_torch_stoi():
+            with _torch_stoi_beside_any_torch():
                 asteroid = importlib.import_module("asteroid")
                 # The part that takes torch_stoi; imported by the above, unless an import failed before.
                 importlib.import_module("asteroid.losses")
@@ -53,35 +61,122 @@ def import_asteroid() -> ModuleType:
         return asteroid
 
 
-def import_lightning() -> ModuleType:
-    """Import Lightning without what its torchmetrics 0.11 says about ``pkg_resources`` each time."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-        return importlib.import_module("pytorch_lightning")
-
-
 @contextlib.contextmanager
-def _without_a_broken_torch_stoi() -> Iterator[None]:
-    """Hide ``torch_stoi`` from asteroid where it can't be imported, until asteroid is.
+def _torch_stoi_beside_any_torch() -> Iterator[None]:
+    """Give asteroid ``torch_stoi`` where torchaudio can't load its compiled half, until asteroid is imported.
 
-    It takes torchaudio, and PyPI's torchaudio is built for CUDA: beside a CPU-only torch 2.11 or later its
-    import ends in an ``OSError``, and asteroid's with it, though only the loss ``SingleSrcNegSTOI`` needs it.
+    PyPI's torchaudio is built for CUDA: beside a CPU-only torch 2.11 or later its import ends in an
+    ``OSError``, and asteroid's with it. ``torch_stoi`` only resamples by it, which is plain torch. So it gets
+    a torchaudio without its compiled half, and keeps that for itself: to everybody else ``import torchaudio``
+    is what it was. Where even that fails, asteroid goes without ``torch_stoi``.
     """
-    before = set(sys.modules)
-    try:
-        importlib.import_module("torch_stoi")
-        broken = False
-    except Exception:  # whatever a library that does not load may raise
-        broken = True
-        for name in set(sys.modules) - before:
-            if name.partition(".")[0] in ("torch_stoi", "torchaudio"):
-                del sys.modules[name]
+    hidden = False
+    if not _imports("torch_stoi"):
+        with _torchaudio_without_its_library():
+            hidden = not _imports("torch_stoi")
+    if hidden:
         sys.modules["torch_stoi"] = None  # type: ignore[assignment]
     try:
         yield
     finally:
-        if broken:
+        if hidden:
             del sys.modules["torch_stoi"]
+
+
+def _imports(name: str) -> bool:
+    """Whether a package can be imported; nothing is left of an attempt in vain."""
+    before = set(sys.modules)
+    try:
+        importlib.import_module(name)
+    except Exception:  # whatever a library that does not load may raise
+        _forget(name, "torchaudio", but=before)
+        return False
+    return True
+
+
+def _forget(*packages: str, but: Container[str]) -> None:
+    for name in list(sys.modules):
+        if name.partition(".")[0] in packages and name not in but:
+            del sys.modules[name]
+
+
+@contextlib.contextmanager
+def _torchaudio_without_its_library() -> Iterator[None]:
+    """Let torchaudio be imported as if it had been built without its compiled half."""
+
+    def absent(name: str) -> Any:
+        if name.startswith("_IS_"):  # such a part is there
+            return False
+        if name.startswith("fail_if_no_"):  # decorates what needs such a part
+            return lambda function: None
+        raise AttributeError(name)
+
+    before = set(sys.modules)
+    extension = ModuleType("torchaudio._extension")
+    extension.__getattr__ = absent  # type: ignore[method-assign]  # PEP 562
+    sys.modules[extension.__name__] = extension
+    try:
+        yield
+    finally:
+        _forget("torchaudio", but=before)
+
+
+class _ImportedWith(MetaPathFinder):
+    """Lets one module be imported with a stand-in for something that it imports.
+
+    The stand-in is seen by the import statements of that module alone.
+    """
+
+    def __init__(self, name: str, stand_in: ModuleType) -> None:
+        self.name, self.stand_in = name, stand_in
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != self.name:
+            return None
+        spec = PathFinder.find_spec(fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            plain = spec.loader.exec_module
+
+            def exec_module(module: ModuleType) -> None:
+                own = {**vars(builtins), "__import__": self._import}
+                module.__builtins__ = own  # type: ignore[attr-defined]
+                plain(module)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+    def _import(self, name: str, *args: Any, **kwargs: Any) -> ModuleType:
+        return self.stand_in if name == self.stand_in.__name__ else builtins.__import__(name, *args, **kwargs)
+
+
+def _torchmetrics() -> None:
+    """setuptools 82 removed ``pkg_resources``, which torchmetrics 0.11 asks for versions."""
+    name = "torchmetrics.utilities.imports"
+    packages = ModuleType("pkg_resources")
+    packages.get_distribution = importlib.metadata.distribution  # type: ignore[attr-defined]
+    packages.DistributionNotFound = importlib.metadata.PackageNotFoundError  # type: ignore[attr-defined]
+    sys.meta_path.insert(0, _ImportedWith(name, packages))
+
+
+def _dccrnet() -> None:
+    """torch 2 takes no numpy integer for the size of a layer."""
+    rnn_class = importlib.import_module("asteroid.masknn.recurrent").DCCRMaskNetRNN
+    init = rnn_class.__init__
+
+    @functools.wraps(init)
+    def init_by_int(self: Any, in_size: int, *args: Any, **kwargs: Any) -> None:
+        init(self, int(in_size), *args, **kwargs)
+
+    rnn_class.__init__ = init_by_int
+
+
+def _removed_numpy_names() -> None:
+    """NumPy 1.24 removed ``np.int`` and ``np.float``, other names of Python's own, and 1.25 ``np.math``."""
+    metrics = importlib.import_module("pb_bss_eval.evaluation.module_mir_eval")
+    filterbank = importlib.import_module("asteroid_filterbanks.multiphase_gammatone_fb")
+    metrics.np = filterbank.np = module_view(np, int=int, float=float, math=math)  # type: ignore[attr-defined]
 
 
 def _serialize() -> None:
@@ -91,7 +186,6 @@ def _serialize() -> None:
 
     @functools.wraps(serialize)
     def serialize_plainly(self: Any) -> dict[str, Any]:
-        import_lightning()
         content = serialize(self)
         versions = content["infos"]["software_versions"]
         content["infos"]["software_versions"] = {name: str(version) for name, version in versions.items()}
@@ -114,9 +208,8 @@ def _from_pretrained() -> None:
         content = pretrained_model_conf_or_path
         if not isinstance(content, dict):
             name = os.fspath(content)
-            allowed = [torch.torch_version.TorchVersion, *numpy_globals()]
             path = base_models.cached_download(name)
-            content = load_weights_only(path, allowed)
+            content = _load(path)
             if content.get("model_name") == "SVSUNet":  # asteroid builds it before it looks at the weights
                 transform = ("sample_rate", "window_length", "hop_length")
                 arguments = {k: v for k, v in content.get("model_args", {}).items() if k not in transform}
@@ -130,6 +223,27 @@ def _from_pretrained() -> None:
         return model.eval() if getattr(model, "loads_in_evaluation_mode", False) else model
 
     base_models.BaseModel.from_pretrained = classmethod(from_data_only)
+
+
+def _load(path: str | os.PathLike[str], **kwargs: Any) -> Any:
+    """``torch.load`` of what asteroid saves: data, ``TorchVersion`` and numpy's numbers."""
+    return load_weights_only(path, [torch.torch_version.TorchVersion, *numpy_globals()])
+
+
+def _save(content: Any, path: str | os.PathLike[str]) -> None:
+    """``torch.save``, whole or not at all: asteroid writes over the file that it has read."""
+    with atomic_write(path) as beside:
+        torch.save(content, beside)
+
+
+def _commands() -> None:
+    """torch 2.6 made ``torch.load`` weights-only, and two of asteroid's commands call it."""
+    files = module_view(torch, load=_load, save=_save)
+    importlib.import_module("asteroid.models.publisher").torch = files  # type: ignore[attr-defined]
+    name = "asteroid.scripts.asteroid_cli"
+    sys.meta_path.insert(0, _ImportedWith(name, files))
+    if name in sys.modules:
+        importlib.reload(sys.modules[name])
 
 
 def _overlap_add() -> None:
@@ -185,4 +299,13 @@ def _xumx() -> None:
 
 
 #: Every repair, in the order in which it is made. None depends on another.
-REPAIRS: tuple[Callable[[], None], ...] = (_serialize, _from_pretrained, _overlap_add, _xumx)
+REPAIRS: tuple[Callable[[], None], ...] = (
+    _serialize,
+    _from_pretrained,
+    _commands,
+    _overlap_add,
+    _xumx,
+    _dccrnet,
+    _removed_numpy_names,
+    _torchmetrics,
+)

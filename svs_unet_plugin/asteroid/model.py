@@ -151,6 +151,11 @@ class SVSUNet(BaseModel):
 
 
 def _arguments(network: UNet, stft: STFT) -> dict[str, Any]:
+    if (stft.window_type, stft.normalized) != (STFT.window_type, STFT.normalized):
+        raise ValueError(
+            "asteroid's model has a Hann window and divides magnitudes by the song's largest; "
+            f"the network was trained for {stft}"
+        )
     return {
         **{key: value for key, value in network.arguments().items() if key != "in_channels"},
         "sample_rate": float(stft.sample_rate),

@@ -1,9 +1,9 @@
-"""asteroid's ways to separate: without its change of level, and its command line with our model in it."""
+"""asteroid's way to separate, without its change of level."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -98,25 +98,3 @@ def separate_file_preserving_scale(
         for write, estimate in zip(writes, estimates, strict=True):
             write(estimate)
     return paths
-
-
-def infer(arguments: Sequence[str]) -> None:
-    """asteroid's own ``asteroid-infer`` with our model registered; the folder of ``-o`` is made if missing.
-
-    Raises:
-        ValueError: where asteroid says that it can't use a file.
-        SystemExit: from its argument parser, as for ``--help``.
-    """
-    import argparse
-
-    from asteroid.scripts import asteroid_cli
-
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("-o", "--output-dir", type=Path)
-    known, _ = parser.parse_known_args(arguments)
-    if known.output_dir is not None:
-        known.output_dir.mkdir(parents=True, exist_ok=True)
-    try:
-        asteroid_cli.infer(list(arguments))
-    except RuntimeError as error:
-        raise ValueError(str(error)) from error

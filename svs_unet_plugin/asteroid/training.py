@@ -30,7 +30,6 @@ from svs_unet_plugin.training.settings import TrainSettings
 from svs_unet_plugin.unet import UNet
 
 compat.import_asteroid()
-compat.import_lightning()
 from asteroid.engine import System  # noqa: E402
 from pytorch_lightning import LightningModule, Trainer  # noqa: E402
 from pytorch_lightning.callbacks import (  # noqa: E402

@@ -1,20 +1,33 @@
-"""asteroid's own command line: ``svs-unet asteroid-infer``."""
+"""asteroid's own commands: ``svs-unet asteroid infer``, ``register-sr``, ``upload`` and ``versions``."""
 
 from __future__ import annotations
 
 import click
 
 
-@click.command(
-    "asteroid-infer",
-    # asteroid has its own flags, and its own help.
-    add_help_option=False,
-    context_settings={"ignore_unknown_options": True},
-    short_help="asteroid's own command line, with this model in it.",
-)
-@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def asteroid_infer(arguments: tuple[str, ...]) -> None:
-    """Run asteroid's own command line with this model registered."""
-    from svs_unet_plugin.asteroid import infer
+class _Command(click.Command):
+    """A command of asteroid's: all arguments, ``--`` and ``--help`` too, are left to its own parser."""
 
-    infer(arguments)
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.args = args
+        return args
+
+    def invoke(self, ctx: click.Context) -> None:
+        import svs_unet_plugin.asteroid  # makes the repairs  # noqa: F401
+        from svs_unet_plugin.asteroid import commands
+
+        commands.run(self.name or "", ctx.args, ctx.command_path)
+
+
+@click.group()
+def asteroid() -> None:
+    """Run a command of asteroid's, with this model in it and asteroid's repairs made."""
+
+
+for name, what_for in {
+    "infer": "Separate files with any model of asteroid's.",
+    "register-sr": "Add the sample rate to a model's file.",
+    "upload": "Publish a model on Zenodo.",
+    "versions": "Show the versions of asteroid, torch and Lightning.",
+}.items():
+    asteroid.add_command(_Command(name, short_help=what_for, add_help_option=False))

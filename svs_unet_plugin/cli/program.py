@@ -50,6 +50,6 @@ for command in (
     checkpoints.info,
     checkpoints.convert,
     data.data,
-    asteroid.asteroid_infer,
+    asteroid.asteroid,
 ):
     svs_unet.add_command(command)

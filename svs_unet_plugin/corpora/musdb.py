@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from svs_unet_plugin import audio
-from svs_unet_plugin.files import lock
+from svs_unet_plugin.files import lock, write_json
 from svs_unet_plugin.workers import in_parallel
 
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")
@@ -34,6 +34,9 @@ STEMS = STREAMS[1:]
 SUBSETS = ("train", "test")
 
 STEM_SUFFIX = ".stem.mp4"
+
+SETUP_FILE = "setup.yaml"
+"""What musdb may be told about a corpus, in its folder: the names of its files and tracks for validation."""
 
 SIZES = ((100, 50), (94, 50))
 """Tracks to train and to test on, in MUSDB18 and in its 7-second sample."""
@@ -218,7 +221,36 @@ def validation_names(names: Sequence[str]) -> list[str]:
     They are the 14 that musdb lists or, in a corpus that has none of these, the first seventh.
     """
     listed = _musdb_setup()["validation_tracks"]
-    return sorted(listed) if set(names) & set(listed) else sorted(names)[: max(len(names) // 7, 1)]
+    return sorted(listed) if set(names) & set(listed) else first_seventh(names)
+
+
+def first_seventh(names: Sequence[str]) -> list[str]:
+    """Names that are for validation where nothing else says so, at least one."""
+    return sorted(names)[: max(len(names) // 7, 1)]
+
+
+def write_setup(folder: Path, sample_rate: int) -> None:
+    """Write a corpus's `SETUP_FILE`, which names its tracks for validation: the `first_seventh`.
+
+    ``musdb.DB(folder, setup_file="setup.yaml", split="valid")`` has them, as does nussl's
+    ``MUSDB18(folder, split="valid")`` under `svs_unet_plugin.nussl`.
+
+    Args:
+        folder: with tracks in ``train``, which are none of MUSDB18's own.
+    """
+    setup = {
+        "sample_rate": float(sample_rate),
+        "mixture": "mixture.wav",
+        "stem_ids": {name: index for index, name in enumerate(STREAMS)},
+        "sources": {name: f"{name}.wav" for name in STEMS},
+        "targets": {
+            **{name: {name: 1} for name in STEMS},
+            "accompaniment": {name: 1 for name in STEMS if name != "vocals"},
+            "linear_mixture": dict.fromkeys(STEMS, 1),
+        },
+        "validation_tracks": first_seventh([t.name for t in find_tracks(folder) if t.subset == "train"]),
+    }
+    write_json(folder / SETUP_FILE, setup)  # JSON is YAML
 
 
 def check_track(track: Track) -> Check:

@@ -80,7 +80,7 @@ def museval_scores(
         references, estimates: ``(channels, samples)`` by source.
         sample_rate: in Hz.
     """
-    museval = _import_museval()
+    museval = import_museval()
 
     @dataclass(frozen=True)
     class Target:
@@ -197,8 +197,11 @@ def _decibels(signal: float, noise: float) -> float:
     return 10 * np.log10(signal / noise)
 
 
-def _import_museval() -> ModuleType:
-    """museval, repaired: NumPy 2.0 removed ``np.linalg.linalg``, where museval looks for ``LinAlgError``."""
+def import_museval() -> ModuleType:
+    """museval, repaired for everybody in the process.
+
+    NumPy 2.0 removed ``np.linalg.linalg``, where museval looks for the ``LinAlgError`` of a singular system.
+    """
     museval = importlib.import_module("museval")
     metrics = importlib.import_module("museval.metrics")
     if not hasattr(metrics.np.linalg, "linalg"):

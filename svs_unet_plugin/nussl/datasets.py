@@ -109,11 +109,12 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
         generators = [draw_generator(self.seed, _draw(item)) for item in items]
         drawn = np.stack([self.mixer.draw(generator) for generator in generators])
         signals = np.concatenate([drawn.sum(axis=1, keepdims=True), drawn[:, : len(self.estimated)]], axis=1)
+        window = self.stft.window(torch.from_numpy(signals))
         spectra = torch.stft(
             torch.from_numpy(signals).flatten(0, 1),
             self.stft.window_length,
             self.stft.hop_length,
-            window=torch.hann_window(self.stft.window_length),
+            window=window,
             center=False,  # an excerpt has neighbours where a song has an edge
             return_complex=True,
         ).unflatten(0, signals.shape[:2])  # (batch, mixture and sources, bins, frames)
@@ -122,6 +123,8 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
         peak = magnitude.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
         headroom = np.array([generator.uniform(0, HEADROOM) for generator in generators], np.float32)
         peak *= torch.from_numpy(10 ** (headroom / 20))[:, None, None, None]
+        if not self.stft.normalized:
+            peak = window.sum()
         magnitudes = phase_sensitive_magnitude(sources, mixture) if self.phase_sensitive else sources.abs()
         return {
             "mix_magnitude": (magnitude / peak).permute(0, 3, 2, 1),

@@ -90,6 +90,16 @@ def from_network(network: unet.UNet) -> Any:
     return model
 
 
+def described(network: unet.UNet, stft: STFT) -> dict[str, Any]:
+    """The metadata of a ``SeparationModel`` that nussl needs to use it, of a network and its transform."""
+    return {
+        "sample_rate": stft.sample_rate,
+        "num_channels": network.in_channels,
+        "stft_params": stft_params(stft),
+        "train_dataset": {"transforms": inference_transform(stft)},
+    }
+
+
 def save(
     model: Any,
     path: str | os.PathLike[str],
@@ -116,19 +126,12 @@ def save(
     Raises:
         ValueError: if both ``train_data`` and ``stft`` are given, or neither.
     """
-    metadata: dict[str, Any] = {}
     if (train_data is None) == (stft is None):
         raise ValueError(
             "give either train_data, which has its own transform, or the one that the model was made for, "
             "such as stft=svs_unet_plugin.STFT(hop_length=768)"
         )
-    if stft is not None:
-        network = next(layer for layer in model.layers.values() if isinstance(layer, UNet))
-        metadata = {
-            "sample_rate": stft.sample_rate,
-            "num_channels": network.in_channels,
-            "stft_params": stft_params(stft),
-            "train_dataset": {"transforms": inference_transform(stft)},
-        }
+    network = next(layer for layer in model.layers.values() if isinstance(layer, UNet))
+    metadata = {} if stft is None else described(network, stft)
     train_data, val_data = (getattr(data, "dataset", data) for data in (train_data, val_data))
     return model.save(os.fspath(path), metadata, train_data, val_data, trainer)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 
 from svs_unet_plugin.nussl import compat
+from svs_unet_plugin.nussl.model import described, from_network
 from svs_unet_plugin.separator import Separator
 from svs_unet_plugin.unet import UNet
 
@@ -60,6 +62,16 @@ class UNetSeparation(nussl.separation.SeparationBase):  # type: ignore[name-defi
             views=views,
             sources=list(self.separator.sources),
         )
+
+    @cached_property
+    def model(self) -> Any:
+        """The network as a ``nussl.ml.SeparationModel`` on the CPU, which `associate_metrics` takes.
+
+        What it saves opens again, with the metrics in it.
+        """
+        model = from_network(self.separator.network).eval()
+        model.metadata.update(described(self.separator.network, self.separator.stft))
+        return model
 
     def run(self) -> dict[str, np.ndarray]:
         """Separate the mixture; the estimates ``(channels, samples)`` by name."""

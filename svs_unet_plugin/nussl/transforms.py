@@ -98,7 +98,7 @@ compat.allow(SelectSources, ToSampleRate, NormalizeMagnitude)
 def stft_params(stft: STFT | None = None) -> Any:
     """nussl's ``STFTParams`` of a transform, by default the paper's: window 1024, hop 768, Hann."""
     stft = stft or STFT()
-    return nussl.STFTParams(stft.window_length, stft.hop_length, "hann")
+    return nussl.STFTParams(stft.window_length, stft.hop_length, stft.window_type)
 
 
 def training_transform(
@@ -114,7 +114,7 @@ def training_transform(
         sources: what the network estimates.
         excerpt_frames: length of the random excerpts, 128 in the paper; None for whole songs.
         cache: a folder for the magnitudes of whole songs, so that only the first epoch computes them.
-        stft: for its sample rate.
+        stft: for its sample rate and scale.
         phase_sensitive: whether the sources' magnitudes are `phase_sensitive_magnitude` instead of the
             plain ones of the paper.
     """
@@ -134,9 +134,10 @@ def inference_transform(stft: STFT | None = None) -> Any:
 
 
 def _steps(stft: STFT | None) -> list[Any]:
+    stft = stft or STFT()
     return [
-        ToSampleRate((stft or STFT()).sample_rate),
+        ToSampleRate(stft.sample_rate),
         tfm.MagnitudeSpectrumApproximation(),
-        NormalizeMagnitude(),
+        *([NormalizeMagnitude()] if stft.normalized else []),
         tfm.ToSeparationModel(),
     ]

@@ -10,7 +10,7 @@ import joblib
 import numpy as np
 import soundfile
 
-from svs_unet_plugin.corpora.musdb import STEM_SUFFIX, STREAMS, SUBSETS
+from svs_unet_plugin.corpora.musdb import STEM_SUFFIX, STREAMS, SUBSETS, write_setup
 from svs_unet_plugin.corpora.synthetic.song import SYNTHESIS_VERSION, make_song, validate
 from svs_unet_plugin.files import atomic_write, claim, write_text
 from svs_unet_plugin.workers import in_parallel
@@ -77,7 +77,8 @@ def make_corpus(
     The second track of every six goes to ``out/test``, the others to ``out/train``, so that two tracks make
     one of each. The same arguments give the same bytes on the same machine, and a track depends on the seed
     and on its index but not on how many there are. A run that was stopped is resumed: whole tracks are kept,
-    and no half-written one has a final name. ``out/README.txt`` says what the songs are.
+    and no half-written one has a final name. ``out/README.txt`` says what the songs are, and ``setup.yaml``
+    which are for validation: the first seventh of those to train on, as in this package's recipes.
 
     The songs are written in parallel, by processes that are spawned: a script calls this under
     ``if __name__ == "__main__":``.
@@ -123,6 +124,7 @@ def make_corpus(
         jobs = min(joblib.cpu_count(), max(int(len(missing) * seconds / SECONDS_A_WORKER), 1))
         for _ in in_parallel(_Track.write, missing, jobs, title="Synthetic songs"):
             pass
+        write_setup(out, sample_rate)
     return [track.path for track in every]
 
 

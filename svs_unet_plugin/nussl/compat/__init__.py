@@ -1,8 +1,9 @@
 """Make nussl 1.1.9 work on today's SciPy, NumPy, librosa, pandas, torch, zarr and gradio.
 
 nussl's last release is from 2021. ``import_nussl`` imports it and makes each repair in ``REPAIRS``, once.
-A repair changes only nussl's own attributes: what scipy, numpy, librosa and torch offer to everybody else in
-the process stays as it is. (Only the import needs three names back in ``scipy.signal``, until it ends.)
+A repair changes only attributes of nussl, and of scaper and museval, which it works with: what scipy, numpy,
+librosa and torch offer to everybody else in the process stays as it is. (Only the import needs three names
+back in ``scipy.signal``, until it ends.)
 """
 
 from __future__ import annotations
@@ -10,18 +11,24 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import importlib.util
 import json
 import os
 import threading
 from collections.abc import Callable, Iterator
-from types import ModuleType, SimpleNamespace
+from types import FunctionType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals
+from svs_unet_plugin.corpora.musdb import SETUP_FILE
+from svs_unet_plugin.evaluation.metrics import import_museval
 from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.mixing.scaper import import_scaper
 from svs_unet_plugin.module_view import module_view
+from svs_unet_plugin.nussl.compat.optional import stand_ins
+from svs_unet_plugin.pickling import bring_repairs_along
 
 _lock = threading.RLock()
 _allowed: list[type] = []
@@ -34,16 +41,15 @@ def import_nussl() -> ModuleType:
         The ``nussl`` module; afterwards a plain ``import nussl`` anywhere gives the same one.
 
     Raises:
-        ImportError: nussl is not installed.
+        ImportError: nussl is not installed, or a package that all of it needs.
     """
     with _lock:
         try:
-            with _windows_in_scipy_signal():
+            with _windows_in_scipy_signal(), stand_ins():
                 nussl = importlib.import_module("nussl")
         except ModuleNotFoundError as error:
-            if error.name != "nussl":
-                raise
-            raise ImportError("nussl is not installed: pip install 'svs_unet_plugin[nussl]'") from error
+            missing = error.name if importlib.util.find_spec("nussl") else "nussl"
+            raise ImportError(f"{missing} is not installed: pip install 'svs_unet_plugin[nussl]'") from error
         if not hasattr(nussl, "_repaired_by_svs_unet_plugin"):
             for repair in REPAIRS:
                 repair()
@@ -101,14 +107,18 @@ def _duet() -> None:
 
 
 def _resample_and_rms() -> None:
-    """librosa 0.10 takes the arguments of ``resample`` and ``feature.rms`` by name only."""
+    """librosa 0.10 takes the arguments of ``resample`` and ``feature.rms`` by name only.
+
+    It also continues a signal by zeros for its RMS, where it was mirrored: at a signal's ends the values
+    fell.
+    """
     import librosa
 
     def resample(y: np.ndarray, orig_sr: float, target_sr: float, **kwargs: Any) -> np.ndarray:
         return librosa.resample(y, orig_sr=orig_sr, target_sr=target_sr, **kwargs)
 
     def rms(y: np.ndarray, **kwargs: Any) -> np.ndarray:
-        return librosa.feature.rms(y=y, **kwargs)
+        return librosa.feature.rms(y=y, **{"pad_mode": "reflect", **kwargs})
 
     audio_signal = importlib.import_module("nussl.core.audio_signal")
     feature = module_view(librosa.feature, rms=rms)
@@ -136,6 +146,75 @@ def _hanning() -> None:
         return get_window("hann" if window_type == "hanning" else window_type, window_length)
 
     signal_class.get_window = staticmethod(functools.wraps(get_window)(get_window_by_either_name))
+
+
+def _clusterers() -> None:
+    """scikit-learn changed how it begins: NMF by NNDSVDa since 1.1, k-means from one start since 1.4.
+
+    nussl gives neither, and so timbre clustering and others found other sources. NMF begins by NNDSVD again,
+    where there are no more components than bins or frames, and k-means from ten starts, of which it keeps the
+    best, or from three if it works in batches.
+    """
+    ml = importlib.import_module("nussl.ml")
+
+    class NMF(ml.NMF):  # type: ignore[name-defined]
+        init: Any
+
+        def fit_transform(self, X: np.ndarray, *args: Any, **kwargs: Any) -> np.ndarray:
+            given = self.init
+            if given is None and isinstance(self.n_components, int) and self.n_components <= min(X.shape):
+                self.init = "nndsvd"
+            try:
+                return super().fit_transform(X, *args, **kwargs)
+            finally:
+                self.init = given
+
+    NMF.__module__, NMF.__qualname__, NMF.__doc__ = ml.__name__, "NMF", ml.NMF.__doc__
+    ml.NMF = NMF  # type: ignore[attr-defined]
+    ml.cluster.KMeans = ml.confidence.KMeans = _with_defaults(ml.cluster, "KMeans", n_init=10)
+    ml.cluster.MiniBatchKMeans = _with_defaults(ml.cluster, "MiniBatchKMeans", n_init=3)
+
+
+def _with_defaults(module: ModuleType, name: str, **defaults: Any) -> type:
+    """A class whose arguments have other defaults, in the place of one of that name in a module."""
+    base = getattr(module, name)
+    original = base.__init__
+    changed = FunctionType(
+        original.__code__, original.__globals__, "__init__", original.__defaults__, original.__closure__
+    )
+    changed.__kwdefaults__ = {**original.__kwdefaults__, **defaults}
+    return type(name, (base,), {"__init__": changed, "__module__": module.__name__, "__doc__": base.__doc__})
+
+
+def _validation_tracks() -> None:
+    """musdb 0.4 reads a corpus's own ``setup.yaml`` only if it is named, and nussl's ``MUSDB18`` can't name
+    it.
+
+    Without it no corpus but MUSDB18 itself has tracks for validation, and ``split="valid"`` was empty.
+    """
+    hooks = importlib.import_module("nussl.datasets.hooks")
+    musdb = hooks.musdb
+    if musdb is None:  # nussl warns that it has no ffmpeg
+        return
+
+    def database(root: str, **arguments: Any) -> Any:
+        if os.path.isfile(os.path.join(os.path.expanduser(root), SETUP_FILE)):
+            arguments["setup_file"] = SETUP_FILE
+        return musdb.DB(root=root, **arguments)
+
+    hooks.musdb = module_view(musdb, DB=database)  # type: ignore[attr-defined]
+
+
+def _scaper() -> None:
+    """NumPy 2.0 removed ``np.Inf``, which scaper names whenever it mixes; so do nussl's examples by it."""
+    if importlib.util.find_spec("scaper") is not None:
+        with contextlib.suppress(ImportError):  # of what scaper needs and nussl does not
+            import_scaper()
+
+
+def _museval() -> None:
+    """NumPy 2.0 removed ``np.linalg.linalg``, which museval, and so BSSEvalV4, names at a singular system."""
+    import_museval()
 
 
 def _report_card() -> None:
@@ -213,9 +292,10 @@ def _save() -> None:
     ) -> str:
         described = None
         if train_data is not None:
-            if train_data.sample_rate is None:
+            if train_data.sample_rate is None and getattr(train_data, "items", None):
                 train_data.process_item(train_data.items[0])
-            steps = getattr(train_data.transform, "transforms", [train_data.transform])
+            transform = train_data.metadata.get("transforms")
+            steps = getattr(transform, "transforms", [transform])
             rates = [step.sample_rate for step in steps if hasattr(step, "sample_rate")]
             described = SimpleNamespace(
                 stft_params=train_data.stft_params,
@@ -262,12 +342,21 @@ def _interact() -> None:
     importlib.import_module("nussl.separation.base.separation_base").SeparationBase.interact = interact
 
 
+def _other_processes() -> None:
+    """Python 3.14 starts DataLoader's workers by a fork server; they would import nussl as it is."""
+    bring_repairs_along("nussl", import_nussl)
+
+
 #: Every repair, in the order in which it is made. None depends on another.
 REPAIRS: tuple[Callable[[], None], ...] = (
     _duet,
     _resample_and_rms,
     _mel_projection,
     _hanning,
+    _clusterers,
+    _validation_tracks,
+    _scaper,
+    _museval,
     _report_card,
     _scores_as_floats,
     _checkpoints,
@@ -275,4 +364,5 @@ REPAIRS: tuple[Callable[[], None], ...] = (
     _cache,
     _pictures,
     _interact,
+    _other_processes,
 )

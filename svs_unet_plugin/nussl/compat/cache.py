@@ -3,19 +3,23 @@
 nussl kept its cache in a zarr array of pickled objects. zarr 3 has neither the object codec nor the
 ``ThreadSynchronizer`` that this needed, and unpickling a file runs whatever it says. Here every item is one
 ``torch.save`` file, read with ``weights_only=True``, and mapped rather than read (``mmap=True``), so that a
-``GetExcerpt`` behind the cache touches only the frames that it takes.
+``GetExcerpt`` behind the cache touches only the frames that it takes. A whole ``AudioSignal`` is stored as
+its arrays and numbers, and scaper's annotation of a mixture as its own text.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import threading
 from pathlib import Path
 from typing import Any
 
+import jams
 import numpy as np
 import torch
+from nussl import AudioSignal, STFTParams
 from nussl.datasets.transforms import TransformException
 
 _PLAIN = (bool, int, float, str, type(None))
@@ -38,6 +42,11 @@ class Folder:
             self.location.mkdir(parents=True, exist_ok=True)
 
     @property
+    def nchunks_initialized(self) -> int:
+        """How many items there are, by zarr's name for it, which users of nussl's cache know."""
+        return len(list(self.location.glob("*.pt")))
+
+    @property
     def info(self) -> str:
         """One line for people: where the cache is, how many items it has, how large it is."""
         sizes = [path.stat().st_size for path in self.location.glob("*.pt")]
@@ -53,7 +62,7 @@ class Folder:
         path = self._path(index)
         beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
         try:
-            torch.save(_pack(data), beside)
+            torch.save(_pack(data, "data"), beside)
             os.replace(beside, path)
         finally:
             beside.unlink(missing_ok=True)
@@ -63,47 +72,75 @@ class Folder:
         path = self._path(index)
         try:
             packed = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            kind, _ = packed
+            if kind != "dict":
+                raise KeyError(kind)
             return _unpack(packed)
         except FileNotFoundError:
             return None
-        except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, TypeError) as error:
+        except (pickle.UnpicklingError, RuntimeError, EOFError, LookupError, TypeError, ValueError) as error:
             raise TransformException(f"{path} is not an item of a cache; write the cache again.") from error
 
 
-def _pack(data: dict[str, Any]) -> dict[str, Any]:
-    """Turn an item into tensors and plain values, and note which of them were numpy arrays.
+def _pack(value: Any, where: str) -> Any:
+    """Turn a value into tensors, plain values and containers of them, which is all that is stored.
 
-    Numpy scalars become Python's numbers: pickled, they would name functions of numpy's.
+    What is not one of these becomes a pair: what it was, and what it holds. Numpy scalars become Python's
+    numbers: pickled, they would name functions of numpy's.
 
     Tensors are copied so that their rows lie one behind the other: a view would drag its whole storage into
     the file, and ``ToSeparationModel`` leaves the frames of a spectrogram scattered all over it.
     """
-    values: dict[str, Any] = {}
-    arrays = []
-    for key, value in data.items():
-        if isinstance(value, np.ndarray):
-            try:
-                value = torch.from_numpy(np.array(value, order="C"))
-            except (TypeError, ValueError) as error:
-                raise _refusal(key, f"array of {value.dtype}") from error
-            arrays.append(key)
-        elif isinstance(value, np.generic):
-            value = value.item()
-        if isinstance(value, torch.Tensor):
-            value = value.detach().clone(memory_format=torch.contiguous_format)
-        elif type(value) not in _PLAIN:
-            raise _refusal(key, type(value).__name__)
-        values[key] = value
-    return {"values": values, "arrays": arrays}
+    kind = type(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if kind in _PLAIN:
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.detach().clone(memory_format=torch.contiguous_format)
+    if isinstance(value, np.ndarray):
+        try:
+            return "array", torch.from_numpy(np.array(value, order="C"))
+        except (TypeError, ValueError) as error:
+            raise _refusal(where, f"array of {value.dtype}") from error
+    if kind is dict:
+        if unknown := [key for key in value if type(key) not in _PLAIN]:
+            raise _refusal(where, f"dictionary with the key {unknown[0]!r}")
+        return "dict", {key: _pack(held, f"{where}[{key!r}]") for key, held in value.items()}
+    if kind in (list, tuple, STFTParams):
+        return kind.__name__, [_pack(held, f"{where}[{i}]") for i, held in enumerate(value)]
+    if kind is jams.JAMS:
+        return "JAMS", value.dumps()
+    if kind is AudioSignal:
+        return "AudioSignal", {name: _pack(held, f"{where}.{name}") for name, held in vars(value).items()}
+    raise _refusal(where, kind.__name__)
 
 
-def _unpack(packed: dict[str, Any]) -> dict[str, Any]:
-    values = packed["values"]
-    return {**values, **{key: values[key].numpy() for key in packed["arrays"]}}
+def _unpack(packed: Any) -> Any:
+    """The value that `_pack` was given; a file of anything else raises one of several errors."""
+    if type(packed) is not tuple:
+        return packed
+    kind, held = packed
+    if kind == "array":
+        return held.numpy()
+    if kind == "dict":
+        return {key: _unpack(value) for key, value in held.items()}
+    if kind == "JAMS":
+        return jams.load(io.StringIO(held), validate=False)
+    if kind == "AudioSignal":
+        signal = AudioSignal()
+        if held.keys() != vars(signal).keys():
+            raise KeyError("an AudioSignal with other attributes")
+        vars(signal).update({name: _unpack(value) for name, value in held.items()})
+        return signal
+    values = [_unpack(value) for value in held]
+    if kind == "STFTParams":
+        return STFTParams(*values)
+    return {"list": list, "tuple": tuple}[kind](values)
 
 
-def _refusal(key: str, kind: str) -> TransformException:
+def _refusal(where: str, kind: str) -> TransformException:
     return TransformException(
-        f"Cache cannot store data[{key!r}] ({kind}): it holds tensors, numpy arrays, numbers and text. "
-        "Put ToSeparationModel before Cache."
+        f"Cache cannot store {where} ({kind}): it holds signals, tensors, numpy arrays, numbers, text, and "
+        "dictionaries and lists of them. Put ToSeparationModel before Cache."
     )
