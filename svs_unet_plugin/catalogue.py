@@ -38,6 +38,9 @@ from svs_unet_plugin.separator import Separator
 ATTEMPTS = 2
 """How many workers may end at a song before it is given up."""
 
+START_ATTEMPTS = 3
+"""How often Ray is started: on a machine that is very busy it may take longer than Ray waits."""
+
 MOST_SONGS_A_TASK = 32
 """Songs that a worker takes at a time; few, since what becomes of them is told when all are done."""
 
@@ -464,13 +467,19 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
         return
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address is None:
-        ray.init("local", num_cpus=joblib.cpu_count(), include_dashboard=False, **quiet)
-    else:
+    if address is not None:
         try:
             ray.init(address, **quiet)
         except ConnectionError as error:
             raise ValueError(f"there is no Ray cluster at {address}: start one with 'ray start'") from error
+    for attempt in range(START_ATTEMPTS if address is None else 0):
+        try:
+            ray.init("local", num_cpus=joblib.cpu_count(), include_dashboard=False, **quiet)
+            break
+        except Exception as error:  # Ray raises no other where its processes are not up within 30 seconds
+            ray.shutdown()
+            if attempt == START_ATTEMPTS - 1:
+                raise RuntimeError(f"Ray can't be started: {error}") from error
     try:
         yield
     finally:
