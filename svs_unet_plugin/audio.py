@@ -26,6 +26,13 @@ from svs_unet_plugin.workers import cpus
 RATES = (1000, 768_000)
 """The lowest and the highest sample rate in Hz; what states another is no audio, or damaged."""
 
+EXTENSIONS = frozenset(
+    """.3gp .aac .ac3 .aif .aifc .aiff .alac .amr .ape .asf .au .avi .bwf .caf .dts .eac3 .flac .flv .m2ts
+    .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpc .mpeg .mpg .mpga .mts .oga .ogg .ogv .opus .ra .rf64
+    .snd .spx .tak .ts .tta .vob .w64 .wav .wave .webm .wma .wmv .wv""".split()
+)
+"""What is taken for a song in a folder; a file that is named is tried, whatever it is called."""
+
 _THREAD_SAMPLES = 1 << 14  # of a block that is worth a thread for each channel
 
 _UNKNOWN_BYTES = (0x7FFF_FFFF, 0x8000_0000)  # recorders and pipes state these of a WAV that is not finished

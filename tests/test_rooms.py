@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "svs_unet_plugin"
 LAYERS = (
     ("cli",),
+    ("catalogue",),
     ("nussl", "asteroid"),
     ("page",),
     ("evaluation",),

@@ -7,15 +7,28 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from svs_unet_plugin.cli import process
+from svs_unet_plugin.cli import catalogue, process
 from svs_unet_plugin.cli.completion import complete_weights
 from svs_unet_plugin.cli.reports import Report, listening
 from svs_unet_plugin.cli.songs import STDIN, Naming, check_template, find_songs
 
+if TYPE_CHECKING:
+    from svs_unet_plugin.encoding import Encoding
+
 PATH = click.Path(path_type=Path)
+
+
+class _Out(click.Path):
+    """A path, or a URL as it is, from which a path would take a slash."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if "://" in str(value) else Path(str(super().convert(value, param, ctx)))
+
+
 FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "m4a")  # those of encoding, which takes longer to import
 
 
@@ -52,8 +65,8 @@ def _split(context: click.Context, parameter: click.Parameter, value: str | None
 
 
 @click.command(short_help="Separate songs into vocals and accompaniment.")
-@click.argument("songs", nargs=-1, required=True, type=PATH, metavar="SONG...")
-@click.option("-o", "--out", type=PATH, required=True, help="Folder of the stems; - for standard output.")
+@click.argument("songs", nargs=-1, type=PATH, metavar="SONG...")
+@click.option("-o", "--out", type=_Out(), required=True, help="Folder of the stems; - for standard output.")
 @click.option(
     "-w",
     "--weights",
@@ -99,6 +112,12 @@ def _split(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("--start", type=_Seconds(), default=0.0, help="Where to begin: seconds, or minutes:seconds.")
 @click.option("--duration", type=_Seconds(), help="How much to take.")
 @click.option("--keep-going", is_flag=True, help="Take what can be decoded of damaged songs.")
+@click.option(
+    "--on", type=click.Choice(("ray",)), help="Separate a catalogue on Ray, on all CPUs or a cluster."
+)
+@click.option("--manifest", metavar="TABLE", help="With --on ray: its songs, a table or folder, path or URL.")
+@click.option("--address", help="With --on ray: a cluster, such as auto; by default this machine alone.")
+@click.option("--retry-failed", is_flag=True, help="With --on ray: songs that failed before, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each song.")
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
@@ -106,7 +125,7 @@ def _split(context: click.Context, parameter: click.Parameter, value: str | None
 def separate(
     context: click.Context,
     songs: tuple[Path, ...],
-    out: Path,
+    out: Path | str,
     weights: str | None,
     recursive: bool,
     stems: tuple[str, ...] | None,
@@ -126,6 +145,10 @@ def separate(
     start: float,
     duration: float | None,
     keep_going: bool,
+    on: str | None,
+    manifest: str | None,
+    address: str | None,
+    retry_failed: bool,
     as_json: bool,
     quiet: bool,
     verbose: bool,
@@ -134,6 +157,9 @@ def separate(
 
     A SONG is whatever ffmpeg decodes, video as well, a folder of such files, a pattern, or - for standard
     input. The exit code is 0 if all could be separated, 1 if some, 2 if none.
+
+    With --on ray, the songs are those that --manifest lists: a Parquet, CSV or JSON lines file with a column
+    path, or a folder. What became of them is a table in OUT/catalogue/results. A new run skips what is in it.
     """
     if two_stems and stems is not None:
         raise click.UsageError("--two-stems and --stems exclude each other")
@@ -141,6 +167,16 @@ def separate(
         raise click.UsageError("--skip-existing and --overwrite exclude each other")
     if quiet and verbose:
         raise click.UsageError("--quiet and --verbose exclude each other")
+    form_options = form, bit_depth, bitrate, sample_rate, clip_mode
+    if on is not None:
+        return catalogue.separate(context, lambda: encoding_of(*form_options))
+    for name, value in (("--manifest", manifest), ("--address", address), ("--retry-failed", retry_failed)):
+        if value:
+            raise click.UsageError(f"{name} goes with --on ray")
+    if not songs:
+        raise click.UsageError("Missing argument 'SONG...'")
+    if isinstance(out, str):
+        raise click.UsageError(f"--out {out} is a URL, to which --on ray alone can write")
     to_stdout = out == STDIN
     found = find_songs(songs, None if to_stdout else out, recursive)
     if to_stdout and (as_json or dry_run or len(found) > 1 or len(stems or ()) != 1):
@@ -150,13 +186,10 @@ def separate(
 
         from svs_unet_plugin.checkpoint import find
         from svs_unet_plugin.cli.batch import Batch
-        from svs_unet_plugin.encoding import Encoding, read_tags, require
+        from svs_unet_plugin.encoding import read_tags
         from svs_unet_plugin.separator import ACCOMPANIMENT, Separator
 
-        if clip_mode is None:
-            clip_mode = "none" if form == "wav" and bit_depth in (None, "float") else "rescale"
-        encoding = Encoding(form, bit_depth, bitrate, sample_rate, clip_mode)
-        require(encoding)
+        encoding = encoding_of(*form_options)
         separator = Separator(weights, device, views=views)
         wanted = ("vocals", ACCOMPANIMENT) if two_stems else stems or separator.sources
         if unknown := set(wanted) - set(separator.sources):
@@ -191,6 +224,19 @@ def separate(
                 shutil.copyfileobj(file, sys.stdout.buffer)
             sys.stdout.flush()
     return report.exit_code
+
+
+def encoding_of(
+    form: str, bit_depth: str | None, bitrate: int | None, sample_rate: int | None, clip_mode: str | None
+) -> Encoding:
+    """The form of the stems that the options ask for, if it can be written here."""
+    from svs_unet_plugin.encoding import Encoding, require
+
+    if clip_mode is None:
+        clip_mode = "none" if form == "wav" and bit_depth in (None, "float") else "rescale"
+    encoding = Encoding(form, bit_depth, bitrate, sample_rate, clip_mode)
+    require(encoding)
+    return encoding
 
 
 def _weights_name(weights: str | None) -> str:

@@ -16,13 +16,6 @@ from pathlib import Path, PurePath
 STDIN = Path("-")
 """Standard input, where a song's path is expected."""
 
-EXTENSIONS = frozenset(
-    """.3gp .aac .ac3 .aif .aifc .aiff .alac .amr .ape .asf .au .avi .bwf .caf .dts .eac3 .flac .flv .m2ts
-    .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpc .mpeg .mpg .mpga .mts .oga .ogg .ogv .opus .ra .rf64
-    .snd .spx .tak .ts .tta .vob .w64 .wav .wave .webm .wma .wmv .wv""".split()
-)
-"""What is taken for a song in a folder; a file that is named is tried, whatever it is called."""
-
 FIELDS = ("track", "stem", "ext", "artist", "title", "album", "weights")
 """What may stand in braces in a template of names."""
 
@@ -84,6 +77,8 @@ def _expanded(path: Path) -> Iterator[Path]:
 
 
 def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
+    from svs_unet_plugin.audio import EXTENSIONS
+
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(".")) if recursive else []
         for name in sorted(names):
