@@ -377,7 +377,7 @@ def separate_catalogue(
     for name, number in (("workers", workers), ("cpus", cpus)):
         if number is not None and number < 1:
             raise ValueError(f"{name} must be at least 1, got {number}")
-        url = str(out).rstrip("/")
+    url = str(out).rstrip("/")
     url = url if "://" in url else os.path.abspath(url)
     paths, base = read_manifest(manifest, url)
     separator = Separator(weights, "cpu", views=views)

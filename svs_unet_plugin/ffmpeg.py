@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from threading import Thread
 from typing import BinaryIO
@@ -18,8 +20,19 @@ import numpy as np
 BLOCK_SAMPLES = 1 << 18
 """Samples of a block: small beside a song, large beside the cost of a call."""
 
-# A list of files on other machines is no audio file.
-_LOCAL = ["-protocol_whitelist", "file,pipe"]
+_REFERRING = {
+    "hls",
+    "applehttp",
+    "concat",
+    "dash",
+    "webm_dash_manifest",
+    "imf",
+    "sdp",
+    "rtsp",
+    "image2",
+    "vobsub",
+}
+"""Formats that ffmpeg finds by a file's content, and that only say in which other files the audio is."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,16 @@ def installed() -> bool:
     return None not in (shutil.which("ffmpeg"), shutil.which("ffprobe"))
 
 
+@cache
+def _alone() -> list[str]:
+    """Options with which ffmpeg reads the file that it is given, and no other one that this may name."""
+    said = subprocess.run(["ffmpeg", "-v", "quiet", "-demuxers"], capture_output=True, text=True).stdout
+    names = {
+        name for line in re.findall(r"^ D[E ][d ]\s*(\S+)", said, re.MULTILINE) for name in line.split(",")
+    }
+    return ["-protocol_whitelist", "file,pipe", "-format_whitelist", ",".join(sorted(names - _REFERRING))]
+
+
 def probe(path: Path) -> Probe:
     """Look at a file's headers.
 
@@ -58,7 +81,7 @@ def probe(path: Path) -> Probe:
     if not installed():
         raise ValueError(f"{path} is not audio that libsndfile can read, and ffmpeg is not installed")
     entries = "stream=codec_type,sample_rate,channels:stream_tags:format=duration:format_tags"
-    command = ["ffprobe", "-v", "error", *_LOCAL, "-show_entries", entries, "-of", "json", f"file:{path}"]
+    command = ["ffprobe", "-v", "error", *_alone(), "-show_entries", entries, "-of", "json", f"file:{path}"]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
     reason = _last_line(run.stderr)
     try:
@@ -107,7 +130,7 @@ def decode(
     if not installed():
         raise ValueError(f"{path} needs ffmpeg to be read, which is not installed")
     source = ["-f", "mp3", "-i", "pipe:0"] if runs else ["-i", f"file:{path}"]
-    command = ["ffmpeg", "-v", "error", *([] if keep_going else ["-xerror"]), *_LOCAL, *source]
+    command = ["ffmpeg", "-v", "error", *([] if keep_going else ["-xerror"]), *_alone(), *source]
     command += ["-map", f"0:a:{stream}", "-af", filters, "-ac", f"{channels}"]
     command += [] if sample_rate is None else ["-ar", f"{sample_rate}"]
     with tempfile.TemporaryFile() as messages:
@@ -155,4 +178,6 @@ def _last_line(text: bytes) -> str:
     """What ffmpeg said last, without the address in memory of what said it."""
     lines = text.decode(errors="replace").strip().splitlines()
     line = lines[-1].strip() if lines else ""
+    if any("not on whitelist" in said for said in lines):
+        return "it is a list of other files"
     return line.partition("] ")[2] if line.startswith("[") else line

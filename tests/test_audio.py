@@ -354,6 +354,22 @@ def test_a_list_of_addresses_is_no_audio(tmp_path: Path) -> None:
     assert not asked
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nsecret.ts\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile secret.ts\n",
+    ],
+)
+def test_a_list_of_files_is_no_audio(tmp_path: Path, text: str) -> None:
+    """A page would hand out what lies beside the files that it is given."""
+    encode(tmp_path, "secret.ts")
+    assert audio.open_file(tmp_path / "secret.ts").sample_rate == 44_100
+    (tmp_path / "song.mp3").write_text(text)
+    with pytest.raises(ValueError, match="is not audio that can be read: it is a list of other files"):
+        audio.read(tmp_path / "song.mp3")
+
+
 def test_integers_are_scaled() -> None:
     np.testing.assert_array_equal(audio.from_integers(np.int16([-(2**15), 0, 2**14])), [-1, 0, 0.5])
     np.testing.assert_array_equal(audio.from_integers(np.int32([[2**30]])), [[0.5]])
