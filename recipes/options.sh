@@ -2,9 +2,15 @@
 #
 # `--name value` sets the variable `name` where there is one, and `--some-name value` sets `some_name`. Any other
 # name is a key of the configuration, and is kept in the array `overrides` for the scripts that read it.
+#
+# run.sh sets `last_stage`, if it is not 4, and what the first line says: `does`, what the recipe does, and `takes`, how
+# long about; without `does` there is no such line.
 
 stage=0                         # the first stage to run
 stop_stage=${stop_stage:-3}     # the last
+last_stage=${last_stage:-4}     # the last that there is
+does=${does:-}
+takes=${takes:-}
 tag=                            # of the experiment's folder
 data=${data:-demo}              # which data
 source=                         # where they are
@@ -58,13 +64,19 @@ while [[ $# -gt 0 ]]; do
 done
 
 for option in stage stop_stage; do
-  if [[ ! ${!option} =~ ^[0-5]$ ]]; then
-    echo "$0: --$option must be a number from 0 to 5, got '${!option}'" >&2
+  if [[ ! ${!option} =~ ^[0-9]$ || ${!option} -gt $last_stage ]]; then
+    echo "$0: --$option must be a number from 0 to $last_stage, got '${!option}'" >&2
     exit 2
   fi
 done
+if [[ $stage -gt $stop_stage ]]; then
+  echo "$0: --stage $stage comes after --stop_stage $stop_stage: there is nothing to do" >&2
+  exit 2
+fi
+if [[ $python_path == */* && $python_path != /* ]]; then python_path=$OLDPWD/$python_path; fi
 if ! "$python_path" -c 'import svs_unet_plugin' 2>/dev/null; then
-  echo "$0: $python_path has no svs_unet_plugin: activate its environment, or name a Python with --python_path" >&2
+  echo "$0: $python_path has no svs_unet_plugin: activate its environment, or name a Python with --python_path;" \
+    "'make venv' at the top of the repository makes one, .venv/bin/python" >&2
   exit 2
 fi
 
@@ -99,6 +111,12 @@ eight_digits() {
   "$python_path" -c 'import hashlib, sys; print(hashlib.sha256("\n".join(sys.argv[1:]).encode()).hexdigest()[:8])' "$@"
 }
 
+# The first line: what will be done, and about how long it takes.
+announce() {
+  if [[ -z $does ]]; then return; fi
+  echo "$does: stages $stage to $stop_stage. From nothing, this takes $takes."
+}
+
 # experiment NAME: sets `expdir` and makes it, after the configuration was found to be a good one.
 # $conf is a file, or the name of one in local/.
 experiment() {
@@ -107,6 +125,19 @@ experiment() {
   configuration=$("$python_path" train.py --conf "$conf" "${overrides[@]}" --print_config)
   if [[ -z $tag ]]; then tag=$(eight_digits "$data" "$source" "$configuration"); fi
   expdir=${exp_dir:-exp/$1_$tag}
-  mkdir -p "$expdir"
+  if [[ ! -d $expdir ]]; then
+    made=$expdir
+    trap clear_away EXIT
+    mkdir -p "$expdir"
+  fi
+  announce
   echo "The experiment is $expdir"
+}
+
+# A call that was refused leaves no folder behind: the experiment that it made goes if it holds no more than empty files.
+clear_away() {
+  if [[ -z $(find "$made" -type f -size +0) ]]; then
+    find "$made" -depth -delete
+    if [[ -z $exp_dir ]]; then rmdir exp 2>/dev/null || true; fi
+  fi
 }

@@ -11,16 +11,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from svs_unet_plugin.separator import Separator, separate
     from svs_unet_plugin.stft import STFT
+    from svs_unet_plugin.streaming import Streamer
     from svs_unet_plugin.unet import UNet
 
 __version__ = "0.1.0"
 
-__all__ = ["STFT", "Separator", "UNet", "__version__", "separate"]
+__all__ = ["STFT", "Separator", "Streamer", "UNet", "__version__", "separate"]
 
-_HOMES = {"STFT": "stft", "Separator": "separator", "UNet": "unet", "separate": "separator"}
+_HOMES = {
+    "STFT": "stft",
+    "Separator": "separator",
+    "Streamer": "streaming",
+    "UNet": "unet",
+    "separate": "separator",
+}
 """The modules that hold what this package offers."""
 
-_MODULES = ("audio", "checkpoint", "encoding", "files", "separator", "stft", "unet")
+_MODULES = ("audio", "checkpoint", "encoding", "files", "separator", "stft", "streaming", "unet")
 """The core, which is at hand as ``svs_unet_plugin.audio`` and so on without another import."""
 
 

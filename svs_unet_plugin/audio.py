@@ -1,30 +1,42 @@
 """Reading and resampling audio, a block at a time.
 
 Blocks are float32 arrays ``(channels, samples)`` with full scale at ±1. Decoding is libsndfile's (WAV,
-FLAC, Ogg, MP3, AIFF and more) or, for what it can't read (M4A, MP4, stem files), ffmpeg's.
+FLAC, Ogg, AIFF and more) or, for MP3 and what libsndfile can't read (M4A, MP4, stem files, video), ffmpeg's.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import soxr
 
-BLOCK_SAMPLES = 1 << 18
-"""Samples of a block: small beside a song, large beside the cost of a call."""
+from svs_unet_plugin import ffmpeg, mp3
+from svs_unet_plugin.ffmpeg import BLOCK_SAMPLES
+from svs_unet_plugin.workers import cpus
 
-_UNKNOWN_BYTES = 0xFFFF_FF00  # a WAV that was written to a pipe states something from here up
+RATES = (1000, 768_000)
+"""The lowest and the highest sample rate in Hz; what states another is no audio, or damaged."""
+
+EXTENSIONS = frozenset(
+    """.3gp .aac .ac3 .aif .aifc .aiff .alac .amr .ape .asf .au .avi .bwf .caf .dts .eac3 .flac .flv .m2ts
+    .m4a .m4b .m4v .mka .mkv .mov .mp2 .mp3 .mp4 .mpc .mpeg .mpg .mpga .mts .oga .ogg .ogv .opus .ra .rf64
+    .snd .spx .tak .ts .tta .vob .w64 .wav .wave .webm .wma .wmv .wv""".split()
+)
+"""What is taken for a song in a folder; a file that is named is tried, whatever it is called."""
+
+_THREAD_SAMPLES = 1 << 14  # of a block that is worth a thread for each channel
+
+_UNKNOWN_BYTES = (0x7FFF_FFFF, 0x8000_0000)  # recorders and pipes state these of a WAV that is not finished
+_LEAST_UNKNOWN_BYTES = 0xFFFF_FF00  # or something from here up
 _UNKNOWN_FRAMES = 2**63 - 1  # and libsndfile states this of such a FLAC
 
 
@@ -38,6 +50,10 @@ class AudioFile:
         channels: how many.
         decoder: "libsndfile" or "ffmpeg".
         samples: of the whole file, or None where only decoding tells.
+        seconds: of the whole file, more or less, or None where nothing tells.
+        unclosed: whether its recorder crashed before it stated a length; ffmpeg then takes the end for
+            damage.
+        runs: of an MP3 file, where its frames lie, as in `mp3.Scan`.
         keep_going: whether damage is put up with.
         first: the first sample of the part.
         last: the sample after its last one, or None for the file's end.
@@ -49,6 +65,9 @@ class AudioFile:
     channels: int
     decoder: str
     samples: int | None
+    seconds: float | None = None
+    unclosed: bool = False
+    runs: tuple[tuple[int, int], ...] | None = None
     keep_going: bool = False
     first: int = 0
     last: int | None = None
@@ -56,10 +75,13 @@ class AudioFile:
 
     @property
     def length(self) -> int | None:
-        """Samples of the part, or None where only decoding tells."""
-        if self.samples is None:
-            return None
-        return max(min(self.samples, self.last or self.samples) - self.first, 0)
+        """Samples of the part, more or less, or None where nothing tells."""
+        whole = self.samples
+        if whole is None:
+            if self.seconds is None:
+                return None
+            whole = round(self.seconds * self.sample_rate)
+        return max(min(whole, self.last or whole) - self.first, 0)
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The audio, in blocks ``(channels, samples)``.
@@ -67,92 +89,91 @@ class AudioFile:
         Raises:
             ValueError: if the file is damaged, shorter than it says, empty, or holds NaN or infinity.
         """
-        total = 0
-        for block in self._sound_blocks():
-            start, total = total, total + block.shape[1]
-            part = block[:, max(self.first - start, 0) : None if self.last is None else self.last - start]
-            if not np.isfinite(part).all():
-                raise ValueError(f"{self.path} holds samples that are NaN or infinite")
-            if part.shape[1]:
-                yield part
-            if self.last is not None and total >= self.last:
+        end = 0
+        if self.samples is not None and 0 < self.samples <= self.first:
+            raise self._too_short(self.samples)
+        for start, block in self._decoded():
+            end = start + block.shape[1]
+            if self.last is not None:
+                block = block[:, : max(self.last - start, 0)]
+            block = block[:, max(self.first - start, 0) :]
+            if not np.isfinite(block).all():
+                self._lost(f"{self.path} holds samples that are NaN or infinite")
+                block = np.where(np.isfinite(block), block, np.float32(0))
+            if block.shape[1]:
+                yield block
+            if self.last is not None and end >= self.last:
                 return
-        if total == 0:
+        if end == 0:
             raise ValueError(f"{self.path} holds no audio: zero samples")
-        if total <= self.first:
-            raise ValueError(f"{self.path} ends before second {self.first / self.sample_rate:g}")
-        if self.samples is not None and total < self.samples:
-            self._lost(f"{self.path} is truncated: it holds {total} of {self.samples} samples")
+        if end <= self.first:
+            raise self._too_short(end)
+        if self.samples is not None and end < self.samples and not self.warnings:
+            seconds = (self.samples - end) / self.sample_rate
+            self._lost(
+                f"{self.path} is truncated: it holds {end} of {self.samples} samples, {seconds:.2f} s less"
+            )
 
-    def _sound_blocks(self) -> Iterator[np.ndarray]:
-        decoded = decode(self.path, self.channels) if self.decoder == "ffmpeg" else self._soundfile_blocks()
+    def _too_short(self, end: int) -> ValueError:
+        start = self.first / self.sample_rate
+        return ValueError(
+            f"{self.path} ends at second {end / self.sample_rate:g}, and {start:g} is behind that"
+        )
+
+    def _decoded(self) -> Iterator[tuple[int, np.ndarray]]:
+        """The file's audio from `first` on or from before, with the number of each block's first sample."""
+        decoded = self._by_ffmpeg() if self.decoder == "ffmpeg" else self._by_libsndfile()
+        end = 0
         try:
-            yield from decoded
+            for start, block in decoded:
+                if self.samples is not None:  # behind them an MP3 has what its encoder filled up with
+                    block = block[:, : max(self.samples - start, 0)]
+                end = start + block.shape[1]
+                yield start, block
         except ValueError as error:
-            self._lost(str(error))
+            if self.unclosed:
+                return
+            whole = self.seconds if self.samples is None else self.samples / self.sample_rate
+            taken = f"{end / self.sample_rate:.2f} s" + ("" if whole is None else f" of {whole:.2f} s")
+            self._lost(str(error), f"{taken} could be decoded")
 
-    def _lost(self, message: str) -> None:
-        if not self.keep_going:
-            raise ValueError(message)
-        if message not in self.warnings:
-            self.warnings.append(message)
+    def _by_ffmpeg(self) -> Iterator[tuple[int, np.ndarray]]:
+        start = 0
+        for block in ffmpeg.decode(
+            self.path,
+            self.channels,
+            runs=self.runs,
+            sample_rate=self.sample_rate,
+            keep_going=self.keep_going or self.unclosed,
+        ):
+            yield start, block
+            start += block.shape[1]
 
-    def _soundfile_blocks(self) -> Iterator[np.ndarray]:
+    def _by_libsndfile(self) -> Iterator[tuple[int, np.ndarray]]:
         import soundfile
 
         try:
-            with soundfile.SoundFile(self.path) as file:
+            with soundfile.SoundFile(_name(self.path)) as file:
+                # Of Ogg it would not be the very sample.
+                start = file.seek(self.first) if self.first and file.format != "OGG" else 0
                 # Not file.blocks(), which fills up with whatever was in memory where a file ends too early.
                 while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
-                    yield block.T
+                    yield start, block.T
+                    start += len(block)
         except soundfile.LibsndfileError as error:
+            if self.keep_going and ffmpeg.installed():  # which goes on behind the damage
+                with suppress(ValueError):
+                    for at, found in self._by_ffmpeg():
+                        if at + found.shape[1] > start:
+                            yield max(at, start), found[:, max(start - at, 0) :]
             raise ValueError(f"{self.path} is truncated or damaged: {error.error_string}") from error
 
-
-def decode(path: Path, channels: int, stream: int = 0, filters: str = "anull") -> Iterator[np.ndarray]:
-    """Blocks ``(channels, samples)`` of one of a file's audio streams, decoded by ffmpeg.
-
-    Args:
-        filters: that ffmpeg sends it through, as its option ``-af`` takes them.
-
-    Raises:
-        ValueError: at the end, if it is truncated or damaged.
-    """
-    command = ["ffmpeg", "-nostdin", "-v", "error", "-xerror", "-i", f"file:{path}"]
-    with tempfile.TemporaryFile() as messages:
-        process = subprocess.Popen(
-            [*command, "-map", f"0:a:{stream}", "-af", filters, "-f", "f32le", "-"],
-            stdout=subprocess.PIPE,
-            stderr=messages,
-        )
-        assert process.stdout is not None
-        try:
-            while data := process.stdout.read(4 * channels * BLOCK_SAMPLES):
-                yield np.frombuffer(data, dtype="<f4").reshape(-1, channels).T
-        finally:
-            process.stdout.close()
-            code = process.wait()
-        messages.seek(0)
-        said = messages.read().decode(errors="replace").strip()
-    if (code or said) and not _plays_whole(path, stream):
-        raise ValueError(f"{path} is truncated or damaged: {_last_line(said) or f'ffmpeg ends with {code}'}")
-
-
-def _plays_whole(path: Path, stream: int) -> bool:
-    """Whether what ffmpeg complains of lies behind the audio, such as a tag that it takes for a frame.
-
-    Only for MP3, where it is frequent. Its frames stand alone, and nothing states how many there are.
-    """
-    if json.loads(_probe(path, f"a:{stream}").stdout or "{}").get("format", {}).get("format_name") != "mp3":
-        return False
-    lengths = []
-    for stop_at_errors in ([], ["-xerror"]):
-        command = ["ffmpeg", "-nostdin", "-v", "quiet", *stop_at_errors, "-i", f"file:{path}"]
-        command += ["-map", f"0:a:{stream}", "-f", "f32le", "-"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            lengths.append(sum(map(len, iter(partial(process.stdout.read, BLOCK_SAMPLES), b""))))
-    return lengths[0] == lengths[1]  # no audio follows the first error
+    def _lost(self, message: str, more: str = "") -> None:
+        if not self.keep_going:
+            raise ValueError(message)
+        warning = f"{message}; {more}" if more else message
+        if warning not in self.warnings:
+            self.warnings.append(warning)
 
 
 def open_file(
@@ -179,52 +200,74 @@ def open_file(
         raise ValueError(f"start must be at least 0 seconds, got {start}")
     if duration is not None and not 0 < duration < np.inf:
         raise ValueError(f"duration must be more than 0 seconds, got {duration}")
-    file = _open_whole(path)
-    first = round(start * file.sample_rate)
-    last = None if duration is None else first + max(round(duration * file.sample_rate), 1)
-    return replace(file, keep_going=keep_going, first=first, last=last)
-
-
-def _open_whole(path: str | os.PathLike[str]) -> AudioFile:
     path = Path(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a directory, not an audio file")
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
+    if not path.is_file():
+        raise ValueError(f"{path} is a pipe or a device, which can't be read twice: save it as a file")
+    found = mp3.scan(path)
+    file, problems = _open_with_libsndfile(path) if found is None else _open_mp3(path, found)
+    check_rate(file.sample_rate, f"the sample rate of {path}")
+    if problems and not keep_going:
+        raise ValueError(f"{path} {problems[0]}")
+    file.warnings.extend(f"{path} {problem}" for problem in problems)
+    first = round(start * file.sample_rate)
+    last = None if duration is None else first + max(round(duration * file.sample_rate), 1)
+    if keep_going and problems:
+        file = replace(file, samples=None)  # what is missing has been said
+    return replace(file, keep_going=keep_going, first=first, last=last)
+
+
+def _open_mp3(path: Path, found: mp3.Scan) -> tuple[AudioFile, list[str]]:
+    """An MP3 file, and what is wrong with it."""
+    sample_rate, channels, problems = found.sample_rate, found.channels, list(found.problems)
+    if ffmpeg.installed():
+        return AudioFile(
+            path, sample_rate, channels, "ffmpeg", found.samples, found.seconds, runs=found.runs
+        ), problems
+    if found.samples is None or len(found.runs) > 1:  # libsndfile would guess its length
+        raise ValueError(f"{path} does not state its length, and so needs ffmpeg, which is not installed")
+    return AudioFile(path, sample_rate, channels, "libsndfile", found.samples), problems
+
+
+def _open_with_libsndfile(path: Path) -> tuple[AudioFile, list[str]]:
+    """A file of another kind, by ffmpeg where libsndfile can't, and what is wrong with it."""
     import soundfile
 
     try:
-        info = soundfile.info(path, verbose=True)
+        info = soundfile.info(_name(path), verbose=True)
     except soundfile.LibsndfileError:
-        return _open_with_ffmpeg(path)
+        return _open_with_ffmpeg(path), []
+    file = AudioFile(path, info.samplerate, info.channels, "libsndfile", info.frames)
     # libsndfile reads a short WAV or AIFF to its end without complaint, but notes the difference.
-    for stated, found in re.findall(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", info.extra_info):
-        if int(found) < int(stated) < _UNKNOWN_BYTES:
-            raise ValueError(f"{path} is truncated: it holds {found} of {stated} bytes of audio")
+    for stated, held in re.findall(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", info.extra_info):
+        unknown = int(stated) >= _LEAST_UNKNOWN_BYTES or int(stated) in _UNKNOWN_BYTES
+        if int(held) < int(stated) and not unknown:
+            return file, [f"is truncated: it holds {held} of {stated} bytes of audio"]
     if info.format == "OGG" and not _ogg_is_whole(path):
-        raise ValueError(f"{path} is truncated: its last page does not end the stream")
+        return file, ["is truncated: its last page does not end the stream"]
+    if info.frames == 0 and info.format in ("WAV", "WAVEX") and not _wav_is_closed(path):
+        file = replace(_open_with_ffmpeg(path), unclosed=True)
+        file.warnings.append(f"{path} was not closed by what recorded it: all that is there is taken")
+        return file, []
     if info.frames == 0:
         raise ValueError(f"{path} holds no audio: zero samples")
-    if info.frames == _UNKNOWN_FRAMES or (info.format == "MP3" and not _mp3_states_its_length(path)):
-        return _open_with_ffmpeg(path)  # libsndfile would refuse it, or guess its length
-    return AudioFile(path, info.samplerate, info.channels, "libsndfile", info.frames)
+    if info.frames == _UNKNOWN_FRAMES:
+        return _open_with_ffmpeg(path), []
+    return file, []
 
 
 def _open_with_ffmpeg(path: Path) -> AudioFile:
-    if shutil.which("ffprobe") is None:
-        raise ValueError(f"{path} is not audio that libsndfile can read, and ffmpeg is not installed")
-    probe = _probe(path, "a:0")
-    streams = json.loads(probe.stdout or "{}").get("streams")
-    if probe.returncode or not streams:
-        reason = _last_line(probe.stderr.decode(errors="replace")) or "no audio stream in it"
-        raise ValueError(f"{path} is not audio that can be read: {reason}")
-    return AudioFile(path, int(streams[0]["sample_rate"]), streams[0]["channels"], "ffmpeg", None)
+    probe = ffmpeg.probe(path)
+    first = probe.streams[0]
+    return AudioFile(path, first.sample_rate, first.channels, "ffmpeg", None, probe.seconds)
 
 
-def _probe(path: Path, stream: str) -> subprocess.CompletedProcess[bytes]:
-    entries = ["-show_entries", "stream=sample_rate,channels:format=format_name"]
-    command = ["ffprobe", "-v", "error", "-select_streams", stream, *entries, "-of", "json"]
-    return subprocess.run([*command, f"file:{path}"], capture_output=True)
+def _name(path: Path) -> str | bytes:
+    """What libsndfile calls a file, whose name may be in any encoding but on Windows."""
+    return str(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _ogg_is_whole(path: Path) -> bool:
@@ -238,32 +281,52 @@ def _ogg_is_whole(path: Path) -> bool:
     return bool(page[1] & 4) and len(page) >= 23 + page[22] + sum(lengths)
 
 
-def _mp3_states_its_length(path: Path) -> bool:
-    """Whether the first frame is a Xing or Info header with a number of frames, or a VBRI header."""
+def _wav_is_closed(path: Path) -> bool:
+    """Whether a WAV file states its own size, as one does whose recorder has not crashed."""
     with path.open("rb") as file:
-        tag = file.read(10)
-        # An ID3v2 tag has its size in four bytes of seven bits.
-        size = sum(byte << 7 * (3 - i) for i, byte in enumerate(tag[6:])) + 10 if tag[:3] == b"ID3" else 0
-        file.seek(size)
-        first = file.read(256)
-    _, name, header = first.partition(b"Info" if b"Info" in first else b"Xing")
-    # Its flags, of which the lowest says that the number follows.
-    return b"VBRI" in first or (bool(name) and bool(header[3:4] and header[3] & 1) and any(header[4:8]))
-
-
-def _last_line(text: str) -> str:
-    return text.strip().splitlines()[-1] if text.strip() else ""
+        return int.from_bytes(file.read(8)[4:], "little") + 8 >= path.stat().st_size
 
 
 def track_name(path: Path) -> str:
     """What a track is called: its file's name without the extension, ``.stem.mp4`` as well."""
-    return path.stem.removesuffix(".stem")
+    name = path.stem.removesuffix(".stem")
+    return name if name.strip(".") else path.name  # "..." and the like mean folders, not names
 
 
 def read(path: str | os.PathLike[str]) -> tuple[np.ndarray, int]:
     """The whole of an audio file, ``(channels, samples)``, and its sample rate in Hz; see `open_file`."""
     file = open_file(path)
     return np.concatenate(list(file.blocks()), axis=1), file.sample_rate
+
+
+def from_integers(audio: npt.ArrayLike) -> np.ndarray:
+    """Integers of 8, 16 or 32 bits, as files and sound cards have them, as float32 with full scale at 1.
+
+    Args:
+        audio: of any shape; unsigned ones are silent at 128.
+
+    Raises:
+        ValueError: if it holds other numbers.
+    """
+    array = np.asarray(audio)
+    if array.dtype == np.uint8:
+        return (array.astype(np.float32) - 128) / 128
+    if array.dtype not in (np.int8, np.int16, np.int32):
+        raise ValueError(f"audio must be uint8, int8, int16 or int32, got {array.dtype}")
+    return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
+
+
+def check_rate(sample_rate: float, name: str) -> None:
+    """Refuse a sample rate that no audio has, by what it is called.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it lies outside of `RATES`.
+    """
+    if not isinstance(sample_rate, Real):
+        raise TypeError(f"{name} must be a number in Hz, got {sample_rate!r}")
+    if not RATES[0] <= sample_rate <= RATES[1]:
+        raise ValueError(f"{name} must lie from {RATES[0]} to {RATES[1]} Hz, got {sample_rate}")
 
 
 def resample(signals: np.ndarray, old: int, new: int) -> np.ndarray:
@@ -274,20 +337,45 @@ def resample(signals: np.ndarray, old: int, new: int) -> np.ndarray:
 
 
 def resample_blocks(blocks: Iterable[np.ndarray], channels: int, old: int, new: int) -> Iterator[np.ndarray]:
-    """Bring blocks ``(channels, samples)`` from one sample rate in Hz to another (soxr HQ).
+    """Bring blocks ``(channels, samples)`` from one sample rate in Hz to another; see `Resampler`."""
+    resampler = Resampler(channels, old, new)
+    for block in blocks:
+        yield resampler.push(block)
+    yield resampler.flush()
+
+
+class Resampler:
+    """Brings blocks ``(channels, samples)`` from one sample rate in Hz to another (soxr HQ).
 
     The blocks that come out, put together, are what one call over the whole signal gives, without delay,
     ``samples * new / old`` of them to the nearest.
     """
-    if old == new:
-        yield from blocks
-        return
-    # A stream for each channel, each on a thread of its own: soxr lets go of Python's lock.
-    streams = [soxr.ResampleStream(old, new, 1, dtype="float32", quality="HQ") for _ in range(channels)]
-    with ThreadPoolExecutor(min(channels, os.cpu_count() or 1)) as pool:
-        for block in blocks:
-            yield np.stack(list(pool.map(_resample_chunk, streams, block)))
-        yield np.stack([stream.resample_chunk(np.zeros(0, np.float32), last=True) for stream in streams])
+
+    def __init__(self, channels: int, old: int, new: int) -> None:
+        self._channels = channels
+        # A stream for each channel, each on a thread of its own: soxr lets go of Python's lock.
+        self._streams = [
+            soxr.ResampleStream(old, new, 1, dtype="float32", quality="HQ")
+            for _ in range(channels if old != new else 0)
+        ]
+        self._pool = ThreadPoolExecutor(min(channels, cpus())) if len(self._streams) > 1 else None
+
+    def push(self, block: np.ndarray) -> np.ndarray:
+        """What can be told from this block and those before it; it may be empty."""
+        if not self._streams:
+            return block
+        threads = self._pool is not None and block.shape[1] >= _THREAD_SAMPLES
+        run = self._pool.map if threads and self._pool is not None else map
+        return np.stack(list(run(_resample_chunk, self._streams, block)))
+
+    def flush(self) -> np.ndarray:
+        """The rest; nothing can be pushed after it."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        if not self._streams:
+            return np.zeros((self._channels, 0), np.float32)
+        empty = np.zeros(0, np.float32)
+        return np.stack([stream.resample_chunk(empty, last=True) for stream in self._streams])
 
 
 def _resample_chunk(stream: soxr.ResampleStream, signal: np.ndarray) -> np.ndarray:

@@ -12,11 +12,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import re
+import ssl
 import types
+import urllib.error
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -115,8 +120,13 @@ def _network(
     arguments: Mapping[str, Any], weights: Mapping[str, torch.Tensor], prefix: str, size: int
 ) -> UNet:
     """A network with the weights whose names begin with the prefix; ``size`` as in `check_size`."""
-    network = check_size(arguments, weights, prefix, size).to_empty(device="cpu")
-    network.load_state_dict({k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)})
+    network = check_size(arguments, weights, prefix, size)
+    # `to_empty`, which would make room to copy them to, imports SymPy: a third of a second.
+    held = {
+        name: weights[prefix + name].to(expected.dtype, copy=True)
+        for name, expected in network.state_dict().items()
+    }
+    network.load_state_dict(held, assign=True)
     return network
 
 
@@ -203,13 +213,56 @@ def _download(hub_id: str) -> Path:
 
     A revision is asked for, since what a branch holds today it may not hold tomorrow.
     """
-    from huggingface_hub import hf_hub_download
-
     name, revision = hub_id.split("@", 1)
+    with asking_the_hub(hub_id) as reachable:
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(name, HUB_FILE, revision=revision, local_files_only=not reachable))
+
+
+@contextmanager
+def asking_the_hub(model: str) -> Iterator[bool]:
+    """Whether the hub can be reached; its errors are said in one sentence, without a log of its retries.
+
+    It is tried once, since huggingface_hub tries for half a minute.
+
+    Args:
+        model: what is asked for.
+
+    Raises:
+        FileNotFoundError: if it can't be had.
+        ModuleNotFoundError: if huggingface_hub is not installed.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    unreachable = "" if constants.HF_HUB_OFFLINE else _unreachable(constants.ENDPOINT)
+    logger = logging.getLogger("huggingface_hub")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
-        return Path(hf_hub_download(name, HUB_FILE, revision=revision))
+        yield not unreachable
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        reason = unreachable or "HF_HUB_OFFLINE is set"
+        raise FileNotFoundError(f"{model} can't be had from the hub nor its cache: {reason}") from error
     except Exception as error:  # of the hub's, of httpx's, of requests', by its version
-        raise FileNotFoundError(f"{hub_id} can't be had from the hub: {_first_line(error)}") from error
+        reason = unreachable or _first_line(error)
+        raise FileNotFoundError(f"{model} can't be had from the hub: {reason}") from error
+    finally:
+        logger.setLevel(level)
+
+
+def _unreachable(address: str) -> str:
+    """Why a host can't be reached; empty if it answers, whatever it says."""
+    try:
+        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=10).close()
+    except urllib.error.HTTPError:
+        pass
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        if not isinstance(reason, ssl.SSLError):  # of which huggingface_hub has certificates of its own
+            return f"{address} can't be reached ({getattr(reason, 'strerror', None) or reason})"
+    return ""
 
 
 def _verify(path: Path) -> None:

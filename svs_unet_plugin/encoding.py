@@ -1,20 +1,90 @@
-"""Writing audio, a block at a time: files of one form, which get their names only if all goes well."""
+"""Writing audio, a block at a time: files of one form, which get their names only if all goes well.
+
+WAV and FLAC are libsndfile's. MP3, Ogg Vorbis, Opus and M4A (AAC) are ffmpeg's: libsndfile takes no bit rate
+for Vorbis, gives an Ogg stream a random serial number, so that no two files are the same, and knows no AAC.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import logging
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from math import log10
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
+import soxr
 
+from svs_unet_plugin import ffmpeg
+from svs_unet_plugin.ffmpeg import BLOCK_SAMPLES
 from svs_unet_plugin.files import atomic_write
+
+log = logging.getLogger(__name__)
+
+Write = Callable[[np.ndarray], object]
+"""Takes a block ``(channels, samples)``, float32 with full scale at ±1."""
 
 _SFC_SET_ADD_PEAK_CHUNK = 0x1050  # of libsndfile, which soundfile has no name for
 
 RIFF_BYTES = 4_000_000_000
 """Above this a WAV file needs the 64-bit header RF64."""
+
+TAGS = {
+    "title": "title",
+    "artist": "artist",
+    "album": "album",
+    "date": "date",
+    "track": "tracknumber",
+    "genre": "genre",
+    "comment": "comment",
+    "copyright": "copyright",
+}
+"""The tags that are carried over, as ffmpeg and as libsndfile call them: those that every format has."""
+
+
+@dataclass(frozen=True)
+class _Format:
+    """What a format can hold.
+
+    Args:
+        bit_depths: that can be asked for, the default first; none where the format loses some of the audio.
+        channels: the most.
+        rates: in Hz; none if it takes any.
+        codec: how ffmpeg writes it at the default quality; empty for libsndfile's.
+        muxer: what ffmpeg calls the file, and what makes its length exact.
+    """
+
+    bit_depths: tuple[str, ...] = ()
+    channels: int = 1024
+    rates: tuple[int, ...] = ()
+    codec: tuple[str, ...] = ()
+    muxer: tuple[str, ...] = ()
+
+
+_MPEG_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
+_OGG = ("-f", "ogg")
+_FORMATS = {
+    "wav": _Format(("float", "24", "16")),
+    "flac": _Format(("24", "16"), 8),
+    "mp3": _Format((), 2, _MPEG_RATES, ("libmp3lame", "-q:a", "0"), ("-id3v2_version", "4", "-f", "mp3")),
+    "ogg": _Format((), 8, (), ("libvorbis", "-q:a", "6"), _OGG),
+    "opus": _Format((), 8, (8000, 12_000, 16_000, 24_000, 48_000), ("libopus",), _OGG),
+    "m4a": _Format((), 8, (*_MPEG_RATES, 64_000, 88_200, 96_000), ("aac",), ("-f", "ipod")),
+}
+FORMATS = tuple(_FORMATS)
+"""What files can be written as."""
+
+CLIP_MODES = ("rescale", "clamp", "none")
+_CHANNEL_BITRATE = {"opus": 80_000, "m4a": 128_000}  # the rest have a quality that fits any rate
+_SUBTYPES = {"float": ("FLOAT", 4), "24": ("PCM_24", 3), "16": ("PCM_16", 2)}  # and bytes a sample
 
 
 @dataclass(frozen=True)
@@ -22,26 +92,69 @@ class Encoding:
     """The form of a file: 32-bit float WAV at the audio's own rate, if nothing else is said.
 
     Args:
-        format: "wav".
-        bit_depth: "float": nothing is clipped, wrapped or rounded.
-        bitrate: in bit/s, of formats that lose some of the audio.
-        sample_rate: in Hz; None for the audio's own.
-        clip_mode: what to do beyond full scale where the format ends there; "none": nothing.
+        format: "wav", "flac", "mp3", "ogg" (Vorbis), "opus" or "m4a" (AAC).
+        bit_depth: "16" or "24", or "float" for WAV; by default all that the format can hold.
+        bitrate: in bit/s, of the formats that lose some of the audio; by default a high quality.
+        sample_rate: in Hz; by default the audio's own, or the next that the format has.
+        clip_mode: what is done about samples beyond full scale. "rescale" makes all files that are written
+            together quieter by one factor, so that they still add up. "clamp" cuts each such sample.
+            "none" leaves them to the format: float WAV keeps them, whole numbers are cut.
 
     Raises:
-        ValueError: if an argument is none of these.
+        ValueError: if an argument is out of its range, or does not go with the format.
     """
 
     format: str = "wav"
-    bit_depth: str = "float"
+    bit_depth: str | None = None
     bitrate: int | None = None
     sample_rate: int | None = None
     clip_mode: str = "none"
 
     def __post_init__(self) -> None:
-        given = self.format, self.bit_depth, self.bitrate, self.sample_rate, self.clip_mode
-        if given != ("wav", "float", None, None, "none"):
-            raise ValueError(f"only 32-bit float WAV at the audio's own rate can be written, not {self}")
+        if self.format not in _FORMATS:
+            raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {self.format!r}")
+        form = _FORMATS[self.format]
+        if self.bit_depth is not None and self.bit_depth not in form.bit_depths:
+            right = f"is {' or '.join(form.bit_depths)}" if form.bit_depths else "does not exist"
+            raise ValueError(f"the bit depth of {self.format} {right}, got {self.bit_depth!r}")
+        if self.bitrate is not None and not form.codec:
+            raise ValueError(f"{self.format} has no bit rate to choose: it loses nothing")
+        if self.bitrate is not None and not 6000 <= self.bitrate <= 2_000_000:
+            raise ValueError(f"the bit rate must lie from 6000 to 2000000 bit/s, got {self.bitrate}")
+        if self.sample_rate is not None and self.sample_rate not in (form.rates or range(1000, 400_000)):
+            right = f"one of {', '.join(map(str, form.rates))}" if form.rates else "from 1000 to 400000"
+            raise ValueError(f"the sample rate of {self.format} is {right} Hz, got {self.sample_rate}")
+        if self.clip_mode not in CLIP_MODES:
+            raise ValueError(f"clip_mode must be one of {', '.join(CLIP_MODES)}, got {self.clip_mode!r}")
+
+    @property
+    def depth(self) -> str:
+        """The bit depth, by name or by default; empty for formats that have none."""
+        return self.bit_depth or next(iter(_FORMATS[self.format].bit_depths), "")
+
+    @property
+    def whole_numbers(self) -> bool:
+        """Whether samples are stored as whole numbers, of which none lies beyond full scale."""
+        return self.depth in ("16", "24")
+
+    def file_rate(self, sample_rate: int) -> int:
+        """The rate in Hz of the file that audio of a rate in Hz is written to."""
+        rates = _FORMATS[self.format].rates
+        if self.sample_rate is not None or not rates or sample_rate in rates:
+            return self.sample_rate or sample_rate
+        return min((rate for rate in rates if rate > sample_rate), default=max(rates))
+
+
+def read_tags(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The tags of a file (see `TAGS`) by ffprobe; none if it is not installed or can't read the file.
+
+    It reads those of all formats, where libsndfile reads those of some.
+    """
+    try:
+        found = ffmpeg.probe(Path(path)).tags
+    except ValueError:
+        return {}
+    return {key: found[key].replace("\0", "") for key in TAGS if found.get(key)}
 
 
 @contextmanager
@@ -52,34 +165,199 @@ def writers(
     channels: int,
     samples: int,
     tags: Mapping[str, str] | None = None,
-) -> Iterator[list[Callable[[np.ndarray], None]]]:
+) -> Iterator[list[Write]]:
     """Files to write blocks to, which get their names only if all goes well.
+
+    The same audio gives the same bytes. What had to be changed in it is logged as a warning.
 
     Args:
         sample_rate: of the blocks, in Hz.
         samples: of all blocks together, give or take a few.
+        tags: what to say of all files, by the names in `TAGS`.
 
     Yields:
         A list of functions, one a path, each of which writes a block ``(channels, samples)``.
 
     Raises:
         OSError: if they can't be written.
+        ValueError: if the format can't hold so many channels.
     """
+    paths = [Path(path) for path in paths]
+    require(encoding)
+    form, rate = _FORMATS[encoding.format], encoding.file_rate(sample_rate)
+    if channels > form.channels:
+        raise ValueError(f"{encoding.format} holds at most {form.channels} channels, and not {channels}")
+    tags = {key: value for key, value in (tags or {}).items() if key in TAGS}
+    # A context is left before the one that was entered before it: what was held back is written, then the
+    # files are closed, then they get their names.
+    with ExitStack() as stack:
+        parts = [stack.enter_context(atomic_write(path)) for path in paths]
+        stack.enter_context(_write_errors(paths))  # while what fills the disk is still there
+        if form.codec:
+            command = _ffmpeg_command(encoding, rate, channels, tags)
+            kind = f"{encoding.format} of {channels} channels at {rate} Hz"
+            kind += f" and {encoding.bitrate} bit/s" if encoding.bitrate else ""
+            opened = (_by_ffmpeg([*command, f"file:{part}"], kind) for part in parts)
+        else:
+            total = samples * rate // sample_rate
+            opened = (_by_libsndfile(part, encoding, rate, channels, total, tags) for part in parts)
+        writes = [stack.enter_context(file) for file in opened]
+        if encoding.clip_mode == "rescale":
+            writes = stack.enter_context(_rescaled(writes, channels, paths))
+        elif encoding.clip_mode == "clamp" or encoding.whole_numbers:
+            writes = [stack.enter_context(_clamped(*both)) for both in zip(writes, paths, strict=True)]
+        if rate != sample_rate:
+            writes = [stack.enter_context(_resampled(write, channels, sample_rate, rate)) for write in writes]
+        yield writes
+
+
+def require(encoding: Encoding) -> None:
+    """See that files of this form can be written here.
+
+    Raises:
+        ValueError: if they need ffmpeg, and it is not installed.
+    """
+    if _FORMATS[encoding.format].codec and shutil.which("ffmpeg") is None:
+        raise ValueError(f"{encoding.format} is written by ffmpeg, which is not installed; wav needs none")
+
+
+@contextmanager
+def _by_libsndfile(
+    part: Path, encoding: Encoding, rate: int, channels: int, samples: int, tags: Mapping[str, str]
+) -> Iterator[Write]:
     import soundfile
 
-    kind = "RF64" if 4 * channels * samples > RIFF_BYTES else "WAV"
-    with ExitStack() as stack:
-        # Entered first, and so renamed last, when the files below are closed.
-        parts = [stack.enter_context(atomic_write(path)) for path in paths]
+    subtype, size = _SUBTYPES[encoding.depth]
+    large = encoding.format == "wav" and size * channels * samples > RIFF_BYTES
+    kind = "RF64" if large else encoding.format.upper()
+    with soundfile.SoundFile(os.fsencode(part), "w", rate, channels, subtype, format=kind) as file:
+        # No PEAK chunk, which holds the time.
+        soundfile._snd.sf_command(file._file, _SFC_SET_ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
+        for key, value in () if large else tags.items():
+            setattr(file, TAGS[key], value)
+        yield lambda block: file.write(block.T)
+
+
+def _ffmpeg_command(encoding: Encoding, rate: int, channels: int, tags: Mapping[str, str]) -> list[str]:
+    """All of a command but the file's name, for samples that come through a pipe."""
+    form = _FORMATS[encoding.format]
+    command = ["ffmpeg", "-nostdin", "-v", "error", "-f", "f32le", "-ar", str(rate), "-ac", str(channels)]
+    command += ["-i", "pipe:0", "-c:a", form.codec[0]]
+    bitrate = encoding.bitrate or channels * _CHANNEL_BITRATE.get(encoding.format, 0)
+    command += ["-b:a", str(bitrate)] if bitrate else form.codec[1:]
+    for key, value in tags.items():
+        command += ["-metadata", f"{key}={value}"]
+    # Neither versions nor the time nor random numbers.
+    return [*command, "-fflags", "+bitexact", "-flags:a", "+bitexact", *form.muxer, "-y"]
+
+
+@contextmanager
+def _by_ffmpeg(command: Sequence[str], kind: str) -> Iterator[Write]:
+    with (
+        tempfile.TemporaryFile() as messages,
+        # In a session of its own, since Ctrl-C on a terminal is for this program to handle.
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=messages, stderr=messages, start_new_session=True
+        ) as process,
+    ):
+        pipe = cast(BinaryIO, process.stdin)
+        broken = None
         try:
-            files = [
-                stack.enter_context(
-                    soundfile.SoundFile(part, "w", sample_rate, channels, "FLOAT", format=kind)
-                )
-                for part in parts
-            ]
-            for file in files:  # no PEAK chunk, which holds the time: the same audio gives the same bytes
-                soundfile._snd.sf_command(file._file, _SFC_SET_ADD_PEAK_CHUNK, soundfile._ffi.NULL, 0)
-            yield [lambda block, file=file: file.write(block.T) for file in files]  # type: ignore[misc]
-        except soundfile.LibsndfileError as error:
-            raise OSError(f"{parts[0].parent} can't be written to: {error.error_string}") from error
+            yield lambda block: pipe.write(block.T.astype("<f4").tobytes())
+            pipe.close()
+        except BrokenPipeError as error:  # of this one or of another
+            broken = error
+            with suppress(BrokenPipeError):
+                pipe.close()
+        except BaseException:
+            process.kill()
+            raise
+        if process.wait():
+            messages.seek(0)
+            said = messages.read().decode(errors="replace").strip().splitlines() or ["it gives no reason"]
+            reason = re.sub(r"^\[.*?\] ", "", said[0])
+            raise OSError(f"ffmpeg can't write this as {kind}: {reason}") from broken
+        if broken is not None:
+            raise broken
+
+
+@contextmanager
+def _resampled(write: Write, channels: int, old: int, new: int) -> Iterator[Write]:
+    """Brings what is written from one rate in Hz to another, and the rest of it at the end (soxr HQ)."""
+    stream = soxr.ResampleStream(old, new, channels, dtype="float32", quality="HQ")
+
+    def push(block: np.ndarray, last: bool = False) -> None:
+        write(stream.resample_chunk(np.ascontiguousarray(block.T), last=last).reshape(-1, channels).T)
+
+    yield push
+    push(np.zeros((channels, 0), np.float32), last=True)
+
+
+@contextmanager
+def _clamped(write: Write, path: Path) -> Iterator[Write]:
+    """Cuts samples beyond full scale, and tells how many."""
+    beyond = 0
+
+    def clamp(block: np.ndarray) -> None:
+        nonlocal beyond
+        beyond += int((np.abs(block) > 1).sum())
+        write(np.clip(block, -1, 1))
+
+    yield clamp
+    if beyond:
+        log.warning("%s: %d samples beyond full scale were cut", path, beyond)
+
+
+@contextmanager
+def _rescaled(writes: Sequence[Write], channels: int, paths: Sequence[Path]) -> Iterator[list[Write]]:
+    """Holds all samples until the largest is known, and divides all of them by it if it is beyond full scale.
+
+    They are held in files without names, which end with the process.
+    """
+    peak = 1.0
+
+    def hold(file: BinaryIO, block: np.ndarray) -> None:
+        nonlocal peak
+        peak = max(peak, float(np.abs(block).max(initial=0)))
+        file.write(block.T.astype("<f4").tobytes())
+
+    with ExitStack() as stack:
+        held = [stack.enter_context(tempfile.TemporaryFile(dir=path.parent)) for path in paths]
+        yield [partial(hold, cast(BinaryIO, file)) for file in held]
+        if peak > 1:
+            names = " and ".join(path.name for path in paths)
+            log.warning(
+                "%s: %.2f dB quieter, as the loudest sample is beyond full scale", names, 20 * log10(peak)
+            )
+        for file, write in zip(held, writes, strict=True):
+            file.seek(0)
+            while data := file.read(4 * channels * BLOCK_SAMPLES):
+                block = np.frombuffer(data, "<f4").reshape(-1, channels).T
+                write(block if peak == 1 else block / np.float32(peak))
+
+
+@contextmanager
+def _write_errors(paths: Sequence[Path]) -> Iterator[None]:
+    """Says where something can't be written, and why, for what does not say so itself."""
+    import soundfile
+
+    try:
+        yield
+    except soundfile.LibsndfileError as error:
+        reason = _reason(paths[0].parent) or error.error_string
+        raise OSError(f"{paths[0].parent} can't be written to: {reason}") from error
+    except OSError as error:
+        if error.filename is None and error.strerror:
+            raise OSError(error.errno, error.strerror, str(paths[0].parent)) from error
+        raise
+
+
+def _reason(folder: Path) -> str:
+    """Why a folder takes no more, which libsndfile keeps to itself ("System error")."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(1 << 20))
+            file.flush()
+    except OSError as error:
+        return error.strerror or ""
+    return ""

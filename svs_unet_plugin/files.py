@@ -173,12 +173,7 @@ def claim(
     with lock(folder):
         before = read_settings(folder)
         if before is not None:
-            changed = differences(before, settings, may_change)
-            if changed:
-                raise ValueError(
-                    f"{folder} holds {holds} made with different settings: {'; '.join(changed)}: "
-                    "use the same settings to resume, or another folder"
-                )
+            check_settings(folder, before, settings, holds=holds, may_change=may_change)
         now = _plain(settings)
         if before != now:
             write_json(folder / SETTINGS_FILE, now)
@@ -198,6 +193,26 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is no record of settings: {error}") from error
+
+
+def check_settings(
+    folder: str | os.PathLike[str],
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    holds: str,
+    may_change: Collection[str] = (),
+) -> None:
+    """Refuse a folder that was made with other settings; see `claim`.
+
+    Raises:
+        ValueError: if it was (which ones, and both values).
+    """
+    if changed := differences(before, now, may_change):
+        raise ValueError(
+            f"{folder} holds {holds} made with different settings: {'; '.join(changed)}: "
+            "use the same settings to resume, or another folder"
+        )
 
 
 def differences(

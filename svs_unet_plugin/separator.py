@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
-from dataclasses import replace
-from functools import reduce
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from threading import Event
 from typing import overload
@@ -17,26 +17,18 @@ from torch import Tensor
 
 from svs_unet_plugin import audio as audio_io
 from svs_unet_plugin import checkpoint
+from svs_unet_plugin.arrays import as_array, as_mixture
 from svs_unet_plugin.audio import AudioFile
-from svs_unet_plugin.encoding import Encoding, writers
+from svs_unet_plugin.chunks import Chunks, Estimates, Masker, Plan, peak
+from svs_unet_plugin.encoding import Encoding, read_tags, writers
+from svs_unet_plugin.pipeline import Pipeline
+from svs_unet_plugin.progress import Cancelled, Meter, Progress
 from svs_unet_plugin.stft import STFT
-from svs_unet_plugin.treble import Gain, treble_gain
 from svs_unet_plugin.unet import UNet
 
+__all__ = ["ACCOMPANIMENT", "Cancelled", "Progress", "Separator", "separate"]
+
 ACCOMPANIMENT = "accompaniment"
-
-MOST_CHANNELS = 64
-"""More channels than this, and more than samples, are refused: they are samples."""
-
-READING_SHARE = 0.1
-"""How much of the progress the first pass is, which reads the audio and brings it to the network's rate."""
-
-Progress = Callable[[float, float], object]
-"""Is told, from 0 to the end, how many seconds of audio are done, and of how many."""
-
-
-class Cancelled(Exception):
-    """Raised where a separation ends since its ``cancel`` was set; nothing is left half-written."""
 
 
 class Separator:
@@ -86,15 +78,20 @@ class Separator:
             network, self.stft = weights, stft or STFT()
         elif stft is not None:
             raise ValueError("stft goes with a UNet; a checkpoint brings its own")
-        else:
+        elif weights is None or isinstance(weights, (str, os.PathLike)):
             loaded = checkpoint.read(weights)
             network, self.stft = loaded.network, loaded.stft
+        else:
+            raise TypeError(f"weights must be a path, a name or a UNet, got {weights!r}")
         if network.in_channels != 1:
             raise ValueError(f"the network must take one channel at a time, this takes {network.in_channels}")
         if "vocals" not in network.sources:
             raise ValueError(f"the network must estimate 'vocals', this estimates {network.sources}")
         if mask_threshold is not None and not 0 < mask_threshold < 1:
             raise ValueError(f"mask_threshold must lie between 0 and 1, got {mask_threshold}")
+        for name, number in {"views": views, "chunk_frames": chunk_frames}.items():
+            if not isinstance(number, Integral):
+                raise TypeError(f"{name} must be a whole number, got {number!r}")
         if not 1 <= views <= 8:
             raise ValueError(f"views must lie from 1 to 8, got {views}")
         if chunk_frames < 1 or chunk_frames % network.stride:
@@ -104,11 +101,12 @@ class Separator:
         network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = network.eval()
         self.mask_threshold = mask_threshold
-        self._views = [self._view(step) for step in range(-((views - 1) // 2), views // 2 + 1)]
+        self.views = tuple(self._view(step) for step in range(-((views - 1) // 2), views // 2 + 1))
         self.chunk_frames = chunk_frames
         others = (name for name in network.sources if name not in ("vocals", ACCOMPANIMENT))
         self.estimated = ("vocals", *others)
-        self._indices = [network.sources.index(name) for name in self.estimated]
+        indices = tuple(network.sources.index(name) for name in self.estimated)
+        self.masker = Masker(self.network, self.device, indices, mask_threshold)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -156,22 +154,18 @@ class Separator:
             ValueError: if the audio has another shape, is empty, or holds NaN, infinity or integers.
             Cancelled: if it was.
         """
-        if isinstance(audio, Tensor):
-            audio = audio.detach().cpu()
-            array = (audio.float() if audio.is_floating_point() else audio).numpy()
-        else:
-            array = np.asarray(audio)
-        mixture = _checked(array, sample_rate)
+        array = as_array(audio)
+        mixture = as_mixture(array, sample_rate)
         stems = {name: np.empty_like(mixture) for name in self.sources}
 
         def blocks() -> Iterator[np.ndarray]:
             for start in range(0, mixture.shape[1], audio_io.BLOCK_SAMPLES):
                 yield mixture[:, start : start + audio_io.BLOCK_SAMPLES]
 
-        meter = _Meter(sample_rate, mixture.shape[1], progress, cancel)
-        low = self._at_network_rate(meter.reading(blocks()), mixture.shape[0], sample_rate)
+        meter = Meter(sample_rate, mixture.shape[1], progress, cancel)
+        song = self._listen(blocks, len(mixture), sample_rate, meter)
         start = 0
-        for block in meter.separating(self._stems(low, blocks(), sample_rate)):
+        for block in self._stems(song, meter):
             end = start + block[0].shape[-1]
             for stem, samples in zip(stems.values(), block, strict=True):
                 stem[:, start:end] = samples
@@ -211,18 +205,18 @@ class Separator:
         """
         paths = self._paths(out, stems, encoding.format)
         file = path if isinstance(path, AudioFile) else audio_io.open_file(path)
-        meter = _Meter(file.sample_rate, file.length, progress, cancel)
+        meter = Meter(file.sample_rate, file.length, progress, cancel)
         # All of the file is read before anything is written, and so found to be sound.
-        low = self._at_network_rate(meter.reading(file.blocks()), file.channels, file.sample_rate)
+        song = self._listen(file.blocks, file.channels, file.sample_rate, meter)
         wanted = [self.sources.index(name) for name in paths]
         folders = {folder for path in paths.values() for folder in (path.parent, *path.parent.parents)}
         made = sorted((folder for folder in folders if not folder.exists()), reverse=True)  # inner ones first
         try:
             for written in paths.values():
                 written.parent.mkdir(parents=True, exist_ok=True)
-            form = encoding, file.sample_rate, file.channels, meter.total
+            form = encoding, file.sample_rate, file.channels, meter.total, read_tags(file.path)
             with writers(paths.values(), *form) as writes:
-                for block in meter.separating(self._stems(low, file.blocks(), file.sample_rate)):
+                for block in self._stems(song, meter):
                     for write, stem in zip(writes, wanted, strict=True):
                         write(block[stem])
         except BaseException:
@@ -239,14 +233,14 @@ class Separator:
         extension: str,
     ) -> dict[str, Path]:
         """Where each stem is written."""
-        named = out if isinstance(out, Mapping) else None
-        there = tuple(self.sources if named is None else named)
-        wanted = there if stems is None else tuple(stems)
-        if not wanted or not set(wanted) <= set(there) & set(self.sources):
+        if isinstance(out, Mapping):
+            paths = {name: Path(path) for name, path in out.items()}
+        else:
+            paths = {name: Path(out) / f"{name}.{extension}" for name in self.sources}
+        wanted = tuple(paths if stems is None else stems)
+        if not wanted or not set(wanted) <= set(paths) & set(self.sources):
             raise ValueError(f"stems must be some of {', '.join(self.sources)}, got {', '.join(wanted)}")
-        if named is not None:
-            return {name: Path(named[name]) for name in wanted}
-        return {name: Path(out) / f"{name}.{extension}" for name in wanted}  # type: ignore[arg-type]
+        return {name: paths[name] for name in wanted}
 
     def _view(self, step: int) -> STFT:
         """The transform with a window longer by so many times 128 samples, for whole rows of the network."""
@@ -254,130 +248,97 @@ class Separator:
         hop = self.stft.hop_length * window // self.stft.window_length
         return replace(self.stft, window_length=window, hop_length=hop)
 
-    def _at_network_rate(self, blocks: Iterable[np.ndarray], channels: int, sample_rate: int) -> Tensor:
-        """All of the mixture, ``(channels, samples)``, held but once: the buffer grows where it lies."""
-        low = np.empty((0, channels), np.float32)
-        for block in audio_io.resample_blocks(blocks, channels, sample_rate, self.stft.sample_rate):
-            start = len(low)
-            low.resize((start + block.shape[1], channels), refcheck=False)
-            low[start:] = block.T
-        return torch.from_numpy(low.T)
-
-    def _stems(
-        self, low: Tensor, blocks: Iterable[np.ndarray], sample_rate: int
-    ) -> Iterator[list[np.ndarray]]:
-        """For each block of the mixture, one ``(channels, samples)`` of each of `sources`.
+    def peaks(self, audio: np.ndarray | Tensor, sample_rate: int) -> tuple[float, ...]:
+        """The largest magnitude of audio in memory, seen through each view; see `streaming.Streamer`.
 
         Args:
-            low: the mixture at the network's rate, ``(channels, samples)``.
-            blocks: the mixture again, ``(channels, samples)`` each, at its own rate.
+            audio, sample_rate: as in `separate`.
         """
-        low = low.to(self.device)
-        gains = [Gain(stft, self.chunk_frames) for stft in self._views]
-        views = (self._rests(low, stft, gain) for stft, gain in zip(self._views, gains, strict=True))
-        mean = (piece / len(gains) for piece in reduce(_added, views))
-        rows = len(self.estimated) * low.shape[0]
-        high = audio_io.resample_blocks(mean, rows, self.stft.sample_rate, sample_rate)
-        end = 0
-        for mixture, rest in _side_by_side(blocks, high):
-            start, end = end, end + mixture.shape[1]
-            total = reduce(torch.add, (gain.at(start, end, sample_rate) for gain in gains))
-            gain = (total / len(gains)).numpy()
-            shape = len(self.estimated), *mixture.shape
-            sources = rest.reshape(shape) + gain.reshape(shape) * mixture
-            yield [*sources, mixture - sources[0]]
+        mixture = as_mixture(as_array(audio), sample_rate)
+        return self._peaks([mixture], len(mixture), sample_rate)
+
+    def _peaks(self, blocks: Iterable[np.ndarray], channels: int, sample_rate: int) -> tuple[float, ...]:
+        cutters = [Chunks(view, Plan(4096, 0, 0), channels) for view in self.views]
+        peaks = [0.0] * len(cutters)
+        for block, ended in self._at_network_rate(blocks, channels, sample_rate):
+            for i, cutter in enumerate(cutters):
+                peaks[i] = float(np.max([peaks[i], *map(peak, cutter.push(block, ended))]))  # NaN stays
+        if not np.isfinite(peaks).all():
+            raise ValueError("the audio is too loud for float32: full scale is 1")
+        return tuple(peaks)
+
+    def _at_network_rate(
+        self, blocks: Iterable[np.ndarray], channels: int, sample_rate: int
+    ) -> Iterator[tuple[Tensor, bool]]:
+        """Blocks ``(channels, samples)`` on the device, and whether it was the last."""
+        resampled = audio_io.resample_blocks(blocks, channels, sample_rate, self.stft.sample_rate)
+        for block in resampled:
+            yield torch.from_numpy(block).to(self.device), False
+        yield torch.zeros(channels, 0, device=self.device), True
+
+    def _listen(
+        self, blocks: Callable[[], Iterable[np.ndarray]], channels: int, sample_rate: int, meter: Meter
+    ) -> _Song:
+        """Listen to a song once, or twice if there is a recurrent layer, before it is separated.
+
+        Args:
+            blocks: gives the song, ``(channels, samples)`` each, as often as it is called.
+        """
+        peaks = self._peaks(meter.reading(blocks()), channels, sample_rate)
+        contexts: list[Tensor | None] = [None] * len(peaks)
+        if self.network.bottleneck_type is not None:
+            for i, (view, scale) in enumerate(zip(self.views, peaks, strict=True)):
+                if scale > 0:
+                    low = self._at_network_rate(blocks(), channels, sample_rate)
+                    contexts[i] = self._context(low, view, channels, scale, meter)
+        return _Song(blocks, channels, sample_rate, peaks, contexts)
 
     @torch.inference_mode()
-    def _rests(self, mixture: Tensor, stft: STFT, gain: Gain) -> Iterator[np.ndarray]:
-        """What a gain that changes slowly leaves of the estimates, at the network's own rate.
-
-        The mixture's part above the network's band is not here, but it is known by which gain a source has
-        it: an estimate is that gain times the mixture, and a rest that ends with the band.
-
-        Args:
-            mixture: ``(channels, samples)`` at ``stft.sample_rate``; a network sees each channel alone.
-            gain: takes the gains of what is yielded.
-
-        Yields:
-            ``(estimated * channels, samples)``, a piece at a time; the samples add up to the mixture's.
-        """
-        samples, hop = mixture.shape[-1], stft.hop_length
-        rows, piece = len(self.estimated) * mixture.shape[0], audio_io.BLOCK_SAMPLES // 8
-        peak = stft.peak(mixture) if samples else 0.0
-        if not np.isfinite(peak):
-            raise ValueError("the audio is too loud for float32: full scale is 1")
-        if peak == 0:  # silence, of which the masks mean nothing
-            gain.append(torch.zeros(rows, 2))
-            for start in range(0, max(samples, 1), piece):
-                yield np.zeros((rows, min(piece, samples - start)), np.float32)
-            return
-        frames, loudest = stft.frames(samples), stft.seen_peak(peak)
-        context = None
-        if self.network.bottleneck_type is not None:
-            context = [self._whole_bottleneck(channel, stft, peak) for channel in mixture]
-        for first, start, end in self._chunks(frames):
-            spectrum = stft.analyse(mixture, start, end)
-            magnitudes = spectrum.abs() / peak
-            # One channel at a time takes as long as all at once, and less memory.
-            masks = torch.cat(
-                [
-                    self._masks(loudest * magnitude, start, None if context is None else context[i])
-                    for i, magnitude in enumerate(magnitudes)
-                ],
-                dim=1,
-            )
-            last = min((first + self.chunk_frames) * hop, samples)
-            inside = slice((first - start) * hop, last - start * hop)
-            at_frames = treble_gain(masks, magnitudes)[..., first - start :][..., : self.chunk_frames + 1]
-            gain.append(at_frames.flatten(0, 1).cpu())
-            low_gain = gain.at(first * hop, last, stft.sample_rate).to(mixture.device)
-            rest = stft.synthesise(masks * spectrum)[..., inside]
-            rest -= low_gain.reshape(rest.shape) * mixture[:, first * hop : last]
-            for part in rest.flatten(0, 1).cpu().split(piece, dim=-1):
-                yield part.numpy()
-
-    def _chunks(self, frames: int) -> Iterator[tuple[int, int, int]]:
-        """``(first, start, end)``: a chunk's first frame, and the frames to look at to know its masks.
-
-        Chunks begin, and all but the last end, where the network's grid does. The context is at least its
-        reach, and a frame more for the synthesis.
-        """
-        context = -(-(self.network.reach + 4) // self.network.stride) * self.network.stride
-        for first in range(0, frames - 1, self.chunk_frames):  # no samples follow the last frame
-            yield first, max(first - context, 0), min(first + self.chunk_frames + context, frames)
-
-    def _masks(self, magnitude: Tensor, start: int, context: Tensor | None) -> Tensor:
-        """The masks ``(estimated, 1, bins, frames)`` of one channel's chunk ``(bins, frames)``.
-
-        Args:
-            start: the chunk's first frame.
-            context: what the recurrent layer says about the whole song, if there is one.
-        """
-        with self._in_float32():
-            features = self.network.encode(magnitude[None, None])
-            if context is not None:
-                features[-1] = context[..., start // self.network.stride :][..., : features[-1].shape[-1]]
-            masks = self.network.decode(features, *magnitude.shape)[0, self._indices, None]
-        return masks if self.mask_threshold is None else (masks > self.mask_threshold).to(masks)
-
-    def _whole_bottleneck(self, channel: Tensor, stft: STFT, peak: float) -> Tensor:
+    def _context(
+        self, low: Iterable[tuple[Tensor, bool]], view: STFT, channels: int, scale: float, meter: Meter
+    ) -> Tensor:
         """What the recurrent layer says about a whole song, since it hears all of it at once."""
         stride, core = self.network.stride, self.chunk_frames // self.network.stride
+        cutter = Chunks(view, self.masker.exact(self.chunk_frames), channels, stride)
         columns = []
-        with self._in_float32():
-            for first, start, end in self._chunks(stft.frames(channel.shape[-1])):
-                magnitude = stft.analyse(channel, start, end).abs() / peak * stft.seen_peak(peak)
-                deepest = self.network.encode(magnitude[None, None])[-1][..., (first - start) // stride :]
+        for block, ended in low:
+            meter.check()
+            for chunk in cutter.push(block, ended):
+                deepest = self.masker.deepest(chunk.spectrum.abs() / scale * view.seen_peak(scale))
+                deepest = deepest[..., (chunk.first - chunk.start) // stride :]
                 columns.append(deepest[..., :core])
-            return self.network.bottleneck(torch.cat([*columns, deepest[..., core:]], dim=-1))
+        return self.masker.heard(torch.cat([*columns, deepest[..., core:]], dim=-1))
 
-    def _in_float32(self) -> AbstractContextManager[None]:
-        """On a GPU, cuDNN without TF32 and by deterministic kernels while it lasts; its flags are global."""
-        if self.device.type != "cuda":
-            return nullcontext()
-        return torch.backends.cudnn.flags(
-            enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
+    def _stems(self, song: _Song, meter: Meter) -> Iterator[list[np.ndarray]]:
+        """For each block of the mixture, one ``(channels, samples)`` of each of `sources`."""
+        plan = self.masker.exact(self.chunk_frames)
+        views = [
+            Estimates(self.masker, view, plan, song.channels, scale, context)
+            for view, scale, context in zip(self.views, song.peaks, song.contexts, strict=True)
+        ]
+        pipeline = Pipeline(
+            views, song.sample_rate, self.stft.sample_rate, song.channels, len(self.estimated), meter.check
         )
+        for block in song.blocks():
+            yield from meter.separating(pipeline.push(block))
+        yield from meter.separating(pipeline.flush())
+
+
+@dataclass(frozen=True)
+class _Song:
+    """What is to be separated, and what had to be heard of it before.
+
+    Args:
+        blocks: gives it, ``(channels, samples)`` each, as often as it is called.
+        peaks: its largest magnitude, seen through each view.
+        contexts: what the recurrent layer says about it, seen through each view.
+    """
+
+    blocks: Callable[[], Iterable[np.ndarray]]
+    channels: int
+    sample_rate: int
+    peaks: Sequence[float]
+    contexts: Sequence[Tensor | None]
 
 
 def separate(
@@ -388,87 +349,10 @@ def separate(
 
 
 def _usable(device: str | torch.device) -> torch.device:
-    """The device, if there is one of that name here."""
+    """The device, if there is one of that name here that computes."""
     try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"there is no device {device} that torch can use here: {reason}") from error
-
-
-def _checked(array: np.ndarray, sample_rate: int) -> np.ndarray:
-    """The audio as float32 ``(channels, samples)``."""
-    if not sample_rate >= 1:
-        raise ValueError(f"sample_rate must be at least 1 Hz, got {sample_rate}")
-    if array.ndim not in (1, 2) or array.size == 0:
-        raise ValueError(f"audio must be (channels, samples) or (samples,), not empty, got {array.shape}")
-    if array.ndim == 2 and len(array) > max(MOST_CHANNELS, array.shape[1]):
-        raise ValueError(f"audio must be (channels, samples), got {array.shape}: transpose it")
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"audio must be floating point with full scale at 1, got {array.dtype}")
-    with np.errstate(over="ignore"):
-        array = array.astype(np.float32, copy=False)
-    if not np.isfinite(array).all():
-        raise ValueError("audio holds samples that are NaN, infinite, or too large for float32")
-    return np.atleast_2d(array)
-
-
-class _Meter:
-    """Counts the seconds of both passes on one scale, and ends the work that was cancelled."""
-
-    def __init__(
-        self, sample_rate: int, samples: int | None, progress: Progress | None, cancel: Event | None
-    ) -> None:
-        self.total = samples or 0
-        self._sample_rate = sample_rate
-        self._progress = progress
-        self._cancel = cancel
-
-    def reading(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        read = 0
-        for block in blocks:
-            read += block.shape[-1]
-            self.total = max(self.total, read)
-            yield block
-            self._tell(READING_SHARE * read)
-        self.total = read
-
-    def separating(self, blocks: Iterable[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:
-        done = 0
-        for block in blocks:
-            yield block
-            done += block[0].shape[-1]
-            self._tell(
-                done if done == self.total else READING_SHARE * self.total + (1 - READING_SHARE) * done
-            )
-
-    def _tell(self, samples: float) -> None:
-        if self._progress is not None:
-            self._progress(samples / self._sample_rate, self.total / self._sample_rate)
-        if self._cancel is not None and self._cancel.is_set():
-            raise Cancelled("the separation was cancelled")
-
-
-def _added(left: Iterable[np.ndarray], right: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """The sum of two streams of blocks ``(channels, samples)``, cut like the left one."""
-    for a, b in _side_by_side(left, right):
-        yield a + b
-
-
-def _side_by_side(
-    left: Iterable[np.ndarray], right: Iterable[np.ndarray]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Cut the right stream of blocks ``(channels, samples)`` like the left one.
-
-    It may be a few samples shorter, as resampling there and back leaves it, and then ends in zeros.
-    """
-    blocks = iter(right)
-    rest = next(blocks)
-    for block in left:
-        while rest.shape[1] < block.shape[1]:
-            following = next(blocks, None)
-            if following is None:
-                following = np.zeros((rest.shape[0], block.shape[1] - rest.shape[1]), rest.dtype)
-            rest = np.concatenate([rest, following], axis=1)
-        yield block, rest[:, : block.shape[1]]
-        rest = rest[:, block.shape[1] :]
+        number = torch.ones(1, device=device)
+        number.item()  # "meta" has none
+        return number.device
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        raise ValueError(f"there is no device {device} that torch can use here; cpu is one") from error

@@ -29,28 +29,36 @@ class Gain:
 
     Args:
         stft: the transform.
-        chunk_frames: frames from the first of a chunk to the first of the next.
+        rows: how many gains there are at a frame.
     """
 
-    def __init__(self, stft: STFT, chunk_frames: int) -> None:
+    def __init__(self, stft: STFT, rows: int) -> None:
         self._stft = stft
-        self._chunk_frames = chunk_frames
-        self._chunks: list[Tensor] = []
+        self._gains = torch.zeros(rows, 0)
+        self._offset = 0  # the first frame that is kept
 
     def append(self, gains: Tensor) -> None:
-        """Take a chunk's gains ``(rows, frames)``, with that at the first frame of the next chunk."""
-        self._chunks.append(gains)
+        """Take the gains ``(rows, frames)`` of more frames; the first of them is the last one before."""
+        self._gains = torch.cat([self._gains[:, :-1], gains], dim=-1)
+
+    def close(self) -> None:
+        """No more gains come: of a signal too short for a frame they are 0."""
+        if self._gains.shape[-1] < 2:
+            self._gains = torch.zeros(len(self._gains), 2)
 
     def at(self, start: int, end: int, sample_rate: int) -> Tensor:
         """The gains ``(rows, end - start)`` of samples at that rate; after the last frame it stays."""
         frame_length = self._stft.hop_length * sample_rate
-        intervals = (len(self._chunks) - 1) * self._chunk_frames + self._chunks[-1].shape[-1] - 1
         time = np.arange(start, end) * self._stft.sample_rate
-        frame = np.minimum(time // frame_length, intervals - 1).astype(np.int64)
+        frame = np.minimum(time // frame_length, self._offset + self._gains.shape[-1] - 2).astype(np.int64)
         between = np.minimum((time - frame * frame_length) / frame_length, 1).astype(np.float32)
-        first, last = frame[0] // self._chunk_frames, frame[-1] // self._chunk_frames
-        chunks = self._chunks[first : last + 1]
-        index = torch.from_numpy(frame - first * self._chunk_frames)
-        left = torch.cat([gains[:, :-1] for gains in chunks], dim=-1).index_select(-1, index)
-        right = torch.cat([gains[:, 1:] for gains in chunks], dim=-1).index_select(-1, index)
+        index = torch.from_numpy(frame - self._offset)
+        left, right = (self._gains.index_select(-1, index + next) for next in (0, 1))
         return torch.lerp(left, right, torch.from_numpy(between))
+
+    def forget(self, before: int, sample_rate: int) -> None:
+        """No samples of that rate before this one will be asked for."""
+        frame = before * self._stft.sample_rate // (self._stft.hop_length * sample_rate)
+        frame = min(frame, self._offset + self._gains.shape[-1] - 2)
+        self._gains = self._gains[:, frame - self._offset :].clone()
+        self._offset = frame

@@ -49,7 +49,7 @@ def in_parallel(
         raise ValueError(f"jobs must be at least 1, got {jobs}")
     if not items:
         return
-    jobs = min(jobs or joblib.cpu_count(), len(items))
+    jobs = min(jobs or cpus(), len(items))
     if jobs <= 1:
         yield from tqdm(map(work, items), desc=title, total=len(items), unit=unit)
         return
@@ -72,6 +72,11 @@ def in_parallel(
             f"{_names(items[done:][:jobs])}; {done} of {len(items)} are done, and a new run does the rest; "
             "fewer --jobs take less memory"
         ) from error
+
+
+def cpus() -> int:
+    """How many CPUs this process may use: what an affinity or a container leaves of them."""
+    return joblib.cpu_count()
 
 
 def imported() -> list[str]:

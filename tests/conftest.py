@@ -1,7 +1,9 @@
 """Fixtures that many tests share."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,3 +56,22 @@ def checkpoint_path(network: UNet, tmp_path_factory: pytest.TempPathFactory) -> 
     path = tmp_path_factory.mktemp("checkpoint") / "network.pth"
     svs.save(svs.from_network(network), path, stft=STFT())
     return path
+
+
+@pytest.fixture(scope="module")  # while it is there, asyncio can't run in this thread
+def browser() -> Iterator[Any]:
+    """Chromium, which has no window, but a microphone that beeps."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if program is None:
+        pytest.skip("there is no Chromium here")
+    arguments = [
+        "--no-sandbox",
+        "--autoplay-policy=no-user-gesture-required",
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+    ]
+    with playwright.sync_playwright() as drivers:
+        browser = drivers.chromium.launch(executable_path=program, args=arguments)
+        yield browser
+        browser.close()

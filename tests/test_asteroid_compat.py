@@ -254,9 +254,48 @@ print(imports.get_distribution("numpy").version, sys.modules.get("pkg_resources"
         assert run(script.format(blocked)) == f"{np.__version__} None\n"
 
 
+WORKERS = """
+if __name__ == "__main__":
+    import sys
+    import torch
+    import svs_unet_plugin.asteroid
+    from asteroid.data import MUSDB18Dataset
+    from asteroid.models import DCUNet
+    from torch.utils.data import DataLoader
+
+    # Its own default is a lambda, which no pickle takes.
+    songs = MUSDB18Dataset(sys.argv[1], sample_rate=8192, source_augmentations=torch.nn.Identity())
+    data = [(songs, DCUNet("mini"))]
+    for items in [
+        iter(DataLoader(data, batch_size=None, num_workers=1, multiprocessing_context=start_method))
+        for start_method in ("spawn", "forkserver")
+    ]:
+        received, model = next(items)
+        print((received[0][0] == songs[0][0]).all().item(), type(model).__name__)
+"""
+
+
+def test_workers_that_are_not_forked_get_a_repaired_asteroid(tmp_path: Path) -> None:
+    import soundfile
+
+    packages(tmp_path, BROKEN)
+    for stem in ("vocals", "bass", "drums", "other"):
+        path = tmp_path / "songs" / "train" / "song" / f"{stem}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.random.default_rng(0).uniform(-0.1, 0.1, 8192), 8192)
+    (tmp_path / "program.py").write_text(WORKERS)
+    script = f"""
+import runpy, sys
+sys.argv = ["", {str(tmp_path / "songs")!r}]
+runpy.run_path({str(tmp_path / "program.py")!r}, run_name="__main__")
+"""
+    said = run(script, tmp_path)
+    assert said.startswith("True DCUNet\nTrue DCUNet\n"), said
+
+
 def test_every_repair_is_tested_here() -> None:
     """`_commands` by tests/test_asteroid_commands.py."""
     assert {repair.__name__ for repair in compat.REPAIRS} == {
         "_serialize", "_from_pretrained", "_commands", "_overlap_add", "_xumx", "_dccrnet",
-        "_removed_numpy_names", "_torchmetrics",
+        "_removed_numpy_names", "_torchmetrics", "_other_processes",
     }  # fmt: skip

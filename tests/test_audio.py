@@ -1,4 +1,8 @@
+import os
+import struct
 import subprocess
+import sys
+from http.server import HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +11,7 @@ import scipy.signal
 import soundfile
 
 from svs_unet_plugin import audio
+from svs_unet_plugin.encoding import read_tags
 
 
 def noise(channels: int = 2, samples: int = 30_000) -> np.ndarray:
@@ -171,7 +176,7 @@ def test_damaged_in_the_middle(tmp_path: Path, name: str) -> None:
     middle = slice(len(data) // 2, len(data) // 2 + 600)
     data[middle] = JUNK[:600]
     path.write_bytes(data)
-    with pytest.raises(ValueError, match="is truncated or damaged"):
+    with pytest.raises(ValueError, match=r"is truncated or damaged|is damaged at second 1"):
         audio.read(path)
 
 
@@ -180,3 +185,195 @@ def test_names_that_ffmpeg_could_misread(tmp_path: Path, name: str, monkeypatch:
     encode(tmp_path, name)
     monkeypatch.chdir(tmp_path)
     assert audio.read(name)[1] == 44_100
+
+
+ID3 = b"ID3\4\0\0\0\0\2\0TIT2\0\0\0\6\0\0\3title" + bytes(241)
+
+
+@pytest.mark.parametrize("between", [b"", ID3, b"TAG" + bytes(125) + ID3])
+@pytest.mark.parametrize("header", ["0", "1"])
+def test_mp3_files_joined_end_to_end(tmp_path: Path, between: bytes, header: str) -> None:
+    """As DJ mixes and podcasts are."""
+    options = ["-write_xing", header, "-id3v2_version", "0"]
+    first = encode(tmp_path, "a.mp3", *options).read_bytes()
+    second = encode(tmp_path, "b.mp3", *options, "-ar", "48000", "-ac", "1").read_bytes()
+    (tmp_path / "joined.mp3").write_bytes(first + between + second)
+    joined = audio.read(tmp_path / "joined.mp3")[0]
+    command = ["ffmpeg", "-v", "quiet", "-i", tmp_path / "joined.mp3", "-f", "f32le", "-"]
+    played = np.frombuffer(subprocess.run(command, capture_output=True).stdout, np.float32).reshape(-1, 2)
+    assert joined.shape[1] >= len(played) > 1.9 * 88_200
+    ends = [np.std(heard[-60_000:-3000]) for heard in (joined.T, played)]
+    assert ends[0] > 0.01 and ends[0] == pytest.approx(ends[1], rel=0.05)
+
+
+def test_an_mp3_with_a_header_that_states_too_few_frames(tmp_path: Path) -> None:
+    path = encode(tmp_path, "a.mp3")
+    whole = audio.read(path)[0]
+    assert whole.shape[1] == 88_200  # without the encoder's delay and padding, which the header states
+    data = bytearray(path.read_bytes())
+    count = data.index(b"Info") + 8
+    assert struct.unpack(">I", data[count : count + 4]) == (78,)
+    data[count : count + 4] = struct.pack(">I", 20)
+    path.write_bytes(data)
+    lied = audio.read(path)[0]
+    np.testing.assert_array_equal(lied[:, :88_200], whole)
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.flac", "a.wav", "a.m4a"])
+def test_what_can_be_decoded_of_a_damaged_file(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = encode(tmp_path, name, *(["-movflags", "+faststart"] if name == "a.m4a" else []))
+    whole = audio.read(path)[0]
+    data = bytearray(path.read_bytes())
+    if name == "a.wav":
+        data = data[: len(data) * 3 // 4]
+    else:
+        data[len(data) // 2 : len(data) // 2 + 600] = JUNK[:600]
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=rf"{name} is .*(damaged|truncated)") as refused:
+        audio.read(path)
+    assert "\n" not in str(refused.value)
+    file = audio.open_file(path, keep_going=True)
+    parts = [np.concatenate(list(file.blocks()), axis=1) for _ in range(2)]
+    np.testing.assert_array_equal(*parts)
+    assert 0.45 * whole.shape[1] < parts[0].shape[1] <= 1.02 * whole.shape[1]
+    assert 1 <= len(file.warnings) <= 2 and str(path) in file.warnings[0]
+    assert any(unit in file.warnings[0] for unit in (" s of ", " s are lost", "bytes of audio"))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nan_is_silence_if_asked_to_keep_going(tmp_path: Path) -> None:
+    samples = noise()
+    samples[1, 20_000] = np.nan
+    soundfile.write(tmp_path / "a.wav", samples.T, 44_100, subtype="FLOAT")
+    file = audio.open_file(tmp_path / "a.wav", keep_going=True)
+    (block,) = file.blocks()
+    assert block[1, 20_000] == 0 and file.warnings == [f"{file.path} holds samples that are NaN or infinite"]
+
+
+def patched_wav(path: Path, position: int, value: int, size: int) -> Path:
+    """A 16-bit stereo WAV with a number in its header that is not true."""
+    soundfile.write(path, noise().T, 44_100)
+    data = bytearray(path.read_bytes())
+    data[position : position + size] = value.to_bytes(size, "little")
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("size", [0, 0xFFFF_FFFF, 0x7FFF_FFFF])
+def test_a_wav_of_a_recorder_that_crashed(tmp_path: Path, size: int) -> None:
+    path = patched_wav(tmp_path / "a.wav", 40, size, 4)
+    data = bytearray(path.read_bytes())
+    data[4:8] = struct.pack("<I", size)
+    path.write_bytes(data)
+    np.testing.assert_allclose(audio.read(path)[0], noise(), atol=2**-15)
+
+
+@pytest.mark.parametrize(
+    "position, value, size, message",
+    [
+        (24, 1, 4, r"the sample rate of .*a\.wav must lie from 1000 to 768000 Hz, got 1"),
+        (24, 10**9, 4, r"the sample rate of .*a\.wav must lie from 1000 to 768000 Hz, got 1000000000"),
+        (22, 0, 2, r"a\.wav is not audio that can be read: .*channel"),
+    ],
+)
+def test_a_header_that_makes_no_sense(
+    tmp_path: Path, position: int, value: int, size: int, message: str
+) -> None:
+    path = patched_wav(tmp_path / "a.wav", position, value, size)
+    with pytest.raises(ValueError, match=message):
+        audio.open_file(path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
+def test_a_pipe_with_a_name_and_a_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    for path in (tmp_path / "pipe.wav", Path("/dev/zero")):
+        with pytest.raises(ValueError, match="is a pipe or a device, which can't be read twice"):
+            audio.open_file(path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no names but Unicode ones")
+@pytest.mark.parametrize("extension", [b"wav", b"m4a", b"mp3"])
+def test_names_in_latin_1(tmp_path: Path, extension: bytes) -> None:
+    path = encode(tmp_path, f"a.{extension.decode()}")
+    latin = Path(os.fsdecode(os.fsencode(tmp_path) + b"/B\xfchne." + extension))
+    path.rename(latin)
+    assert audio.read(latin)[0].shape[1] >= 88_200
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg", "a.mp3", "a.m4a"])
+def test_a_part_of_a_file(tmp_path: Path, name: str) -> None:
+    whole = audio.read(encode(tmp_path, name))[0]
+    for start, duration, samples in [(0.5, 1.0, 44_100), (1.9, 10, whole.shape[1] - 83_790), (0, 1e-9, 1)]:
+        file = audio.open_file(tmp_path / name, start=start, duration=duration)
+        part = np.concatenate(list(file.blocks()), axis=1)
+        first = round(start * 44_100)
+        np.testing.assert_array_equal(part, whole[:, first : first + samples])
+        assert file.length == pytest.approx(samples, abs=0 if file.samples else 3000)
+    with pytest.raises(ValueError, match=r"ends at second 2.*, and 3 is behind that"):
+        list(audio.open_file(tmp_path / name, start=3).blocks())
+    for start, duration in ((-1, None), (np.nan, None), (0, 0), (0, np.inf)):
+        with pytest.raises(ValueError, match=r"(start|duration) must be .* 0 seconds, got"):
+            audio.open_file(tmp_path / name, start=start, duration=duration)
+
+
+def test_a_part_is_read_without_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(1, 500_000).T, 44_100)
+    read = []
+    original = soundfile.SoundFile.read
+    monkeypatch.setattr(audio, "BLOCK_SAMPLES", 10_000)
+    monkeypatch.setattr(
+        soundfile.SoundFile, "read", lambda self, *a, **k: read.append(self.tell()) or original(self, *a, **k)
+    )
+    list(audio.open_file(tmp_path / "a.wav", start=5, duration=0.5).blocks())
+    assert read == [220_500, 230_500, 240_500]
+
+
+def test_a_video_with_a_picture_and_tags(tmp_path: Path) -> None:
+    video = ["-f", "lavfi", "-i", "color=red:s=64x64:d=2", "-map", "1:v", "-map", "0:a"]
+    path = encode(tmp_path, "a.mp4", *video, "-metadata", "title=A song", "-metadata", "artist=Some")
+    file = audio.open_file(path)
+    assert np.concatenate(list(file.blocks()), axis=1).shape[1] >= 88_200
+    tags = read_tags(path)
+    assert tags["title"] == "A song" and tags["artist"] == "Some"
+
+
+def test_a_list_of_addresses_is_no_audio(tmp_path: Path) -> None:
+    """ffmpeg would fetch what it names."""
+    asked = []
+    with HTTPServer(("127.0.0.1", 0), lambda request, *_: asked.append(request)) as server:
+        lines = ["#EXTM3U", "#EXT-X-TARGETDURATION:2", "#EXTINF:2,"]
+        address = f"http://127.0.0.1:{server.server_port}/a.ts"
+        (tmp_path / "a.m3u8").write_text("\n".join([*lines, address, "#EXT-X-ENDLIST", ""]))
+        server.timeout = 0.1
+        with pytest.raises(ValueError, match="is not audio"):
+            audio.read(tmp_path / "a.m3u8")
+        server.handle_request()
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nsecret.ts\n#EXT-X-ENDLIST\n",
+        "ffconcat version 1.0\nfile secret.ts\n",
+    ],
+)
+def test_a_list_of_files_is_no_audio(tmp_path: Path, text: str) -> None:
+    """A page would hand out what lies beside the files that it is given."""
+    encode(tmp_path, "secret.ts")
+    assert audio.open_file(tmp_path / "secret.ts").sample_rate == 44_100
+    (tmp_path / "song.mp3").write_text(text)
+    with pytest.raises(ValueError, match="is not audio that can be read: it is a list of other files"):
+        audio.read(tmp_path / "song.mp3")
+
+
+def test_integers_are_scaled() -> None:
+    np.testing.assert_array_equal(audio.from_integers(np.int16([-(2**15), 0, 2**14])), [-1, 0, 0.5])
+    np.testing.assert_array_equal(audio.from_integers(np.int32([[2**30]])), [[0.5]])
+    np.testing.assert_array_equal(audio.from_integers(np.uint8([0, 128, 192])), [-1, 0, 0.5])
+    assert audio.from_integers(np.int8([64])).dtype == np.float32
+    with pytest.raises(ValueError, match="must be uint8, int8, int16 or int32, got int64"):
+        audio.from_integers([1, 2])

@@ -62,3 +62,63 @@ def test_a_directory_in_the_way_of_an_output(tmp_path: Path) -> None:
     ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["b.wav"]
+
+
+@pytest.mark.parametrize("form", encoding.FORMATS)
+def test_nothing_is_left_of_what_was_not_finished(tmp_path: Path, form: str) -> None:
+    paths = [tmp_path / f"{name}.{form}" for name in "ab"]
+    with (
+        pytest.raises(KeyboardInterrupt),
+        writers(paths, Encoding(form, clip_mode="rescale"), 44_100, 2, 30_000) as (write, _),
+    ):
+        write(noise())
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rates_that_a_format_has_and_has_not() -> None:
+    for form, rate, expected in [
+        ("wav", 7919, 7919),
+        ("ogg", 96_000, 96_000),
+        ("mp3", 44_100, 44_100),
+        ("mp3", 96_000, 48_000),
+        ("opus", 44_100, 48_000),
+        ("m4a", 5000, 8000),
+    ]:
+        assert Encoding(form).file_rate(rate) == expected
+    assert Encoding("opus", sample_rate=16_000).file_rate(44_100) == 16_000
+
+
+def test_an_encoding_that_there_is_not() -> None:
+    for options, message in [
+        ({"format": "aiff"}, "format must be one of wav, flac, mp3, ogg, opus, m4a, got 'aiff'"),
+        ({"bit_depth": "8"}, "the bit depth of wav is float or 24 or 16, got '8'"),
+        ({"format": "ogg", "bitrate": 100}, "from 6000 to 2000000 bit/s, got 100"),
+        ({"sample_rate": 1}, "the sample rate of wav is from 1000 to 400000 Hz, got 1"),
+        ({"clip_mode": "loud"}, "clip_mode must be one of rescale, clamp, none, got 'loud'"),
+    ]:
+        with pytest.raises(ValueError) as refused:
+            Encoding(**options)  # type: ignore[arg-type]
+        assert message in str(refused.value)
+
+
+def test_what_a_format_cannot_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        pytest.raises(ValueError, match="mp3 holds at most 2 channels, and not 6"),
+        writers([tmp_path / "a.mp3"], Encoding("mp3"), 44_100, 6, 100),
+    ):
+        pass
+    with (
+        pytest.raises(
+            OSError, match="as ogg of 2 channels at 44100 Hz and 1000000 bit/s: encoder setup failed"
+        ),
+        writers([tmp_path / "a.ogg"], Encoding("ogg", bitrate=1_000_000), 44_100, 2, 100) as (write,),
+    ):
+        write(noise())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with (
+        pytest.raises(ValueError, match="mp3 is written by ffmpeg, which is not installed"),
+        writers([tmp_path / "a.mp3"], Encoding("mp3"), 44_100, 2, 100),
+    ):
+        pass
+    assert encoding.read_tags(tmp_path / "a.mp3") == {} and list(tmp_path.iterdir()) == []

@@ -24,28 +24,12 @@ import librosa
 import scipy.signal
 import sklearn.base
 import sklearn.cluster
+from tones import RATE, STFT_PARAMS, item, tone
 
 from svs_unet_plugin.nussl import compat
 
 nussl = compat.import_nussl()
 tfm = nussl.datasets.transforms
-
-RATE = 8192
-STFT_PARAMS = nussl.STFTParams(1024, 768, "hann")
-
-
-def tone(frequency: float, left: float = 0.3, right: float = 0.3, seconds: float = 1.0):
-    """A stereo sine as an AudioSignal; its STFT is one ridge, so that every oracle below is a sum."""
-    wave = np.sin(2 * np.pi * frequency * np.arange(int(RATE * seconds)) / RATE)
-    signal = nussl.AudioSignal(audio_data_array=np.stack([left * wave, right * wave]), sample_rate=RATE)
-    signal.stft_params = STFT_PARAMS
-    return signal
-
-
-def item(dataset, index):
-    """One training example for ``OnTheFly``; the index is in the vocals' level."""
-    vocals, drums = tone(440, left=0.1 * (index + 1)), tone(1500)
-    return {"mix": vocals + drums, "sources": {"vocals": vocals, "drums": drums}, "metadata": {}}
 
 
 def dataset(*more_transforms, **kwargs):
@@ -580,34 +564,3 @@ class TestPictures:
         assert low[300, middle] == 0  # 2400 Hz: silent
         assert [text.get_text() for text in axes.get_legend().get_texts()] == ["low", "high"]
         assert sources["low"].num_channels == 2
-
-
-class TestInteract:
-    def test_a_song_goes_in_and_estimates_come_out(self, tmp_path, monkeypatch):
-        monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-        pytest.importorskip("gradio")
-        import soundfile
-        from gradio_client import Client, handle_file
-
-        path = str(tmp_path / "mix.wav")
-        soundfile.write(path, (tone(440) + tone(1500)).audio_data.T, RATE)
-        separator = nussl.separation.benchmark.HighLowPassFilter(tone(440), 1000)
-        page = separator.interact(
-            add_residual=True, prevent_thread_lock=True, quiet=True, server_name="127.0.0.1"
-        )
-        try:
-            client = Client(page[1], verbose=False, download_files=str(tmp_path / "out"))
-            players = client.predict(handle_file(path), api_name="/separate")
-        finally:
-            page[0].get_blocks().close()
-        shown = [player for player in players if player["visible"]]
-        assert [player["label"] for player in shown] == ["Estimate 0", "Estimate 1", "Residual"]
-        estimate, rate = soundfile.read(shown[0]["value"])
-        assert (estimate.shape, rate) == ((RATE, 2), RATE)
-        assert level(estimate[:, 0], 440) == pytest.approx(0.3, rel=0.01)
-        assert level(estimate[:, 0], 1500) < 0.003
-
-    def test_without_gradio_the_sentence_says_what_to_install(self, monkeypatch):
-        monkeypatch.setitem(sys.modules, "gradio", None)
-        with pytest.raises(ImportError, match=r"pip install 'svs_unet_plugin\[gradio\]'"):
-            nussl.separation.benchmark.MixAsEstimate(tone(440), 2).interact()

@@ -9,6 +9,7 @@ import torch
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT, Separator, UNet
+from svs_unet_plugin.cli import main
 from svs_unet_plugin.encoding import Encoding, writers
 from svs_unet_plugin.nussl import nussl
 
@@ -150,7 +151,7 @@ tfm = nussl.datasets.transforms
     [(44_100, 512, 128, "sqrt_hann"), (22_050, 2048, 1024, "hamming"), (8192, 1000, 700, "triang")],
 )
 def test_all_doors_give_one_answer_whatever_the_transform(
-    model: Any, tmp_path: Path, rate: int, window: int, hop: int, kind: str, normalized: bool
+    model: Any, tmp_path: Path, rate: int, window: int, hop: int, kind: str, normalized: bool, capsys: Any
 ) -> None:
     """As nussl's own training script saves a model: with another window and rate, and no common scale."""
     steps = [tfm.SumSources([["bass", "drums"]]), tfm.MagnitudeSpectrumApproximation()]
@@ -165,6 +166,9 @@ def test_all_doors_give_one_answer_whatever_the_transform(
     expected = nussl.separation.deep.DeepMaskEstimation(signal, model_path=path)()[0]
     separator = svs.UNetSeparation(signal, path)
     assert separator.separator.stft == STFT(rate, window, hop, kind, normalized=normalized)
+    assert main(["info", path]) == 0
+    plain = "" if normalized else ", plain magnitudes"
+    assert f"{rate} Hz, window {window}, hop {hop}, {kind}{plain}\n" in capsys.readouterr().out
     vocals, accompaniment = separator()
     np.testing.assert_allclose(vocals.audio_data, expected.audio_data, rtol=0, atol=1e-4)
     np.testing.assert_allclose((signal - vocals).audio_data, accompaniment.audio_data, atol=1e-6)

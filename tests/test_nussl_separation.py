@@ -1,10 +1,8 @@
 import json
 from pathlib import Path
 
-import gradio_client
 import numpy as np
 import pytest
-import soundfile
 
 from svs_unet_plugin import Separator, UNet
 from svs_unet_plugin.nussl import UNetSeparation, nussl
@@ -74,23 +72,3 @@ def test_metrics_are_kept_with_the_model(network: UNet, song: np.ndarray, tmp_pa
 def test_bad_mask_type(network: UNet) -> None:
     with pytest.raises(ValueError, match="'soft' or 'binary', got 'hard'"):
         UNetSeparation(signal(np.zeros((1, 9))), network, mask_type="hard")
-
-
-def test_a_page_to_try_it_on(
-    network: UNet, song: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
-    path = str(tmp_path / "song.wav")
-    soundfile.write(path, song.T, 44_100)
-    separator = UNetSeparation(signal(np.zeros((1, 9))), network)
-    app, address, _ = separator.interact(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
-    try:
-        client = gradio_client.Client(address, verbose=False, download_files=str(tmp_path / "out"))
-        players = client.predict(gradio_client.handle_file(path), api_name="/separate")
-    finally:
-        app.get_blocks().close()
-    shown = {player["label"]: player["value"] for player in players if player["visible"]}
-    assert list(shown) == ["Vocals", "Accompaniment"]
-    stems = [soundfile.read(stem)[0] for stem in shown.values()]
-    # Both are rounded to 16 bits on their way.
-    np.testing.assert_allclose(sum(stems), soundfile.read(path)[0], atol=2**-13)

@@ -59,11 +59,12 @@ def weights(exp: Path) -> dict[str, torch.Tensor]:
         (["--conf", "own.yml", "--source", "songs"], 0, "0 a b||/songs"),
         (["--stage=2"], 2, "options are given as '--name value', not as '--stage=2'"),
         (["--stage"], 2, "--stage needs a value"),
-        (["--stage", "abc"], 2, "--stage must be a number from 0 to 5, got 'abc'"),
-        (["--stop_stage", "9"], 2, "--stop_stage must be a number from 0 to 5, got '9'"),
+        (["--stage", "abc"], 2, "--stage must be a number from 0 to 4, got 'abc'"),
+        (["--stop_stage", "9"], 2, "--stop_stage must be a number from 0 to 4, got '9'"),
+        (["--stage", "4"], 2, "--stage 4 comes after --stop_stage 3: there is nothing to do"),
         (["-stage", "3"], 2, "unexpected argument '-stage'"),
         (["extra"], 2, "unexpected argument 'extra'"),
-        (["--python_path", "/nowhere/python"], 2, "/nowhere/python has no svs_unet_plugin"),
+        (["--python_path", "/nowhere/python"], 2, "'make venv' at the top of the repository makes one"),
         (["--help"], 0, "such as --epochs 10; `python train.py --help` lists them."),
     ],
 )
@@ -78,20 +79,43 @@ def test_options(arguments: list[str], code: int, said: str) -> None:
     assert said in (done.stderr if code else done.stdout).replace("//", "/")
 
 
+def everything(recipes: Path) -> list[Path]:
+    return sorted(path for path in recipes.parent.rglob("*") if "__pycache__" not in path.parts)
+
+
 @pytest.mark.parametrize("recipe", RUN)
 @pytest.mark.parametrize(
     "arguments, said",
     [
+        (["extra"], "unexpected argument 'extra'"),
+        (["-stage", "3"], "unexpected argument '-stage'"),
+        (["--stage", "9"], "--stage must be a number from 0 to "),
         (["--learning_speed", "1"], "unrecognized arguments: --learning_speed 1"),
-        (["--epochs", "many"], 'Parser key "epochs"'),
+        (["--batch_size", "many"], 'Parser key "batch_size"'),
     ],
 )
-def test_every_recipe_refuses_wrong_keys_before_it_does_anything(
+def test_every_recipe_refuses_what_it_does_not_know_and_leaves_no_folder(
     recipes: Path, recipe: str, arguments: list[str], said: str
 ) -> None:
+    before = everything(recipes)
     done = subprocess.run(command(recipes / recipe, *arguments), capture_output=True, text=True)
     assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
-    assert not list(recipes.rglob("train_*"))
+    assert everything(recipes) == before
+
+
+@pytest.mark.parametrize("recipe", RUN)
+def test_the_first_line_says_what_is_done_and_paths_are_the_callers(recipes: Path, recipe: str) -> None:
+    python = recipes.parent / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    before = everything(recipes)
+    options = ["--python_path", "./python", "--stage", "3", "--stop_stage", "3"]
+    given = [recipes / recipe / "run.sh", *options]
+    done = subprocess.run(given, capture_output=True, text=True, cwd=recipes.parent)
+    first = done.stdout.splitlines()[0]
+    assert first.startswith("A U-Net for ") and "stages 3 to 3. From nothing, this takes " in first
+    assert done.returncode == 1 and "Traceback" not in done.stderr  # there is nothing to be scored
+    assert everything(recipes) == before
 
 
 @pytest.mark.parametrize("recipe", ["musdb18/nussl", "musdb18/asteroid"])
@@ -106,9 +130,10 @@ def test_every_recipe_refuses_wrong_keys_before_it_does_anything(
     ],
 )
 def test_wrong_data(recipes: Path, recipe: str, arguments: list[str], code: int, said: str) -> None:
+    before = everything(recipes)
     done = subprocess.run(command(recipes / recipe, *arguments), capture_output=True, text=True)
     assert done.returncode == code and said in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr and everything(recipes) == before
 
 
 def test_from_stem_files_to_scores(recipes: Path, tmp_path: Path) -> None:
@@ -302,6 +327,8 @@ def test_the_demo_refuses_what_it_cannot_do(recipes: Path) -> None:
     for options, words in (
         (("--steps", "50"), "--steps must be a multiple of 40, got '50'"),
         (("--song", "nothing.wav"), "there is no song"),
+        (("--conf", "own.yml"), "the demo takes no --conf"),
+        (("--channels", "4"), "without --steps the demo chooses --channels and --epochs itself"),
     ):
         done = subprocess.run(command(recipes / "demo", *options), capture_output=True, text=True)
         assert done.returncode == 2 and words in done.stderr

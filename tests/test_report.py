@@ -3,8 +3,7 @@ import csv
 import io
 import os
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -252,20 +251,6 @@ def test_a_tone_is_a_line_at_its_place() -> None:
     silence = excerpts.picture(np.zeros((1, RATE), np.float32), RATE, loudest)
     dark = Image.open(io.BytesIO(base64.b64decode(silence.partition(",")[2])))
     assert np.asarray(dark.convert("L")).max() < 16
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if program is None:
-        pytest.skip("there is no Chromium here")
-    with playwright.sync_playwright() as drivers:
-        browser = drivers.chromium.launch(
-            executable_path=program, args=["--no-sandbox", "--autoplay-policy=no-user-gesture-required"]
-        )
-        yield browser
-        browser.close()
 
 
 def _lightness(colour: str) -> float:

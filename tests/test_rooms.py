@@ -10,16 +10,20 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "svs_unet_plugin"
 LAYERS = (
     ("cli",),
+    ("catalogue",),
     ("nussl", "asteroid"),
+    ("page",),
     ("evaluation",),
     ("training",),
     ("mixing",),
     ("corpora",),
+    ("streaming",),
     ("separator",),
-    ("checkpoint", "encoding"),
+    ("checkpoint", "encoding", "pipeline"),
+    ("chunks", "arrays"),
     ("treble",),
-    ("audio", "stft", "unet"),
-    ("files", "workers", "module_view", "pickling"),
+    ("audio", "stft", "unet", "spectrogram"),
+    ("ffmpeg", "mp3", "files", "workers", "module_view", "pickling", "progress"),
 )
 """The rooms from the top; a room may import what is below it, and nothing beside it."""
 

@@ -1,8 +1,11 @@
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,7 +13,8 @@ import soundfile
 import torch
 from scipy.signal import butter, sosfilt
 
-from svs_unet_plugin import STFT, Separator, UNet, audio, separate
+from svs_unet_plugin import STFT, Separator, UNet, audio, pipeline, separate
+from svs_unet_plugin.chunks import in_float32
 from svs_unet_plugin.corpora.synthetic.song import make_song
 from svs_unet_plugin.separator import Cancelled
 
@@ -128,7 +132,8 @@ def test_views_of_different_hops_are_cut_into_chunks_and_blocks(
     assert frames > 4 * 64  # five chunks and more of the smallest
     estimates = []
     for chunk_frames, block in ((2**20, 2**18), (64, 2**18), (128, 2**18), (128, 100_003), (64, 9_999)):
-        monkeypatch.setattr(audio, "BLOCK_SAMPLES", block)
+        for module in (audio, pipeline):
+            monkeypatch.setattr(module, "BLOCK_SAMPLES", block)
         separator = Separator(network, "cpu", views=views, chunk_frames=chunk_frames)
         estimates.append(separator.separate(mixture, 44_100)["vocals"])
     assert estimates[0].std() > 0.01
@@ -136,11 +141,9 @@ def test_views_of_different_hops_are_cut_into_chunks_and_blocks(
         np.testing.assert_allclose(estimate, estimates[0], rtol=0, atol=1e-4)
 
 
-def test_no_tf32_on_a_gpu(network: UNet) -> None:
-    separator = Separator(network, device="cpu")
-    separator.device = torch.device("cuda")  # as if: only the flags are looked at
+def test_no_tf32_on_a_gpu() -> None:
     before = torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic
-    with separator._in_float32():
+    with in_float32(torch.device("cuda")):
         assert not torch.backends.cudnn.allow_tf32 and torch.backends.cudnn.deterministic
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == before
 
@@ -163,6 +166,22 @@ def test_a_file_is_separated_like_an_array(
         stem, sample_rate = audio.read(path)
         assert sample_rate == 44_100
         np.testing.assert_allclose(stem, expected[name], atol=1e-6)
+
+
+def test_a_song_is_separated_like_its_pieces(separator: Separator, song: np.ndarray, tmp_path: Path) -> None:
+    """Joined, they are the whole: with enough around each, and where chunks begin at the same frames."""
+    loop = np.resize(song[0], 44_100 * 6)  # a round of it is 64 frames, as is one of the network's grid
+    soundfile.write(tmp_path / "song.wav", np.tile(loop, 20), 44_100, subtype="FLOAT")
+    (whole,) = separator.separate_file(tmp_path / "song.wav", tmp_path, stems=["vocals"]).values()
+    expected = audio.read(whole)[0]
+    joined = []
+    for start in range(0, 120, 30):
+        before = min(start, 36)
+        piece = audio.open_file(tmp_path / "song.wav", start=start - before, duration=before + 30 + 36)
+        (path,) = separator.separate_file(piece, tmp_path / f"{start}", stems=["vocals"]).values()
+        joined += audio.open_file(path, start=before, duration=30).blocks()
+    np.testing.assert_allclose(np.concatenate(joined, axis=1), expected, rtol=0, atol=1e-4)
+    assert expected.std() > 0.01
 
 
 MEMORY = """
@@ -229,13 +248,58 @@ def test_the_one_liner(checkpoint_path: Path, separator: Separator, song: np.nda
         (np.array([0.0, np.inf]), 44_100, "NaN, infinite"),
         (np.full(9, 1e300), 44_100, "too large for float32"),
         (np.full(9999, 1e37, np.float32), 44_100, "too loud for float32"),
-        (np.zeros((2, 9)), 0, "sample_rate must be at least 1 Hz, got 0"),
-        (np.zeros((2, 9)), np.nan, "sample_rate must be at least 1 Hz, got nan"),
+        (np.zeros((2, 9)), 0, "sample_rate must lie from 1000 to 768000 Hz, got 0"),
+        (np.zeros((2, 9)), np.nan, "sample_rate must lie from 1000 to 768000 Hz, got nan"),
     ],
 )
 def test_bad_audio(separator: Separator, mixture: np.ndarray, sample_rate: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         separator.separate(mixture, sample_rate)
+
+
+@pytest.mark.parametrize(
+    "mixture, sample_rate, message",
+    [
+        (None, 44_100, "audio must be an array of numbers, got"),
+        ("song.wav", 44_100, "audio must be an array of numbers, got"),
+        ([[0.0], [0.0, 1.0]], 44_100, "audio must be an array of numbers, got list"),
+        (np.zeros(9, complex), 44_100, "audio must be an array of numbers, got complex128"),
+        (np.zeros((2, 9)), "44100", "sample_rate must be a number in Hz, got '44100'"),
+        (np.zeros((2, 9)), None, "sample_rate must be a number in Hz, got None"),
+    ],
+)
+def test_what_is_no_audio(separator: Separator, mixture: Any, sample_rate: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        separator.separate(mixture, sample_rate)
+
+
+def test_anything_like_an_array_is_audio(separator: Separator, song: np.ndarray) -> None:
+    part = song[:, 50_000:51_000]
+    expected = separator.separate(part, 44_100)["vocals"]
+    for audio_like in (part.tolist(), tuple(map(tuple, part.tolist())), part.astype(">f4"), part[::1, :]):
+        vocals = separator.separate(audio_like, 44_100)["vocals"]  # type: ignore[call-overload]
+        np.testing.assert_array_equal(vocals, expected)
+    integers = np.round(part * 2**15).astype(np.int16)
+    with pytest.raises(ValueError, match=r"got int16: svs_unet_plugin\.audio\.from_integers scales it"):
+        separator.separate(integers, 44_100)
+    scaled = separator.separate(audio.from_integers(integers), 44_100)["vocals"]
+    np.testing.assert_allclose(scaled, expected, atol=1e-3)
+
+
+def test_threads_share_a_separator(separator: Separator, song: np.ndarray) -> None:
+    songs = [song[:, start:] for start in range(0, 40_000, 10_000)]
+    alone = [separator.separate(mixture, 44_100)["vocals"] for mixture in songs]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda mixture: separator.separate(mixture, 44_100)["vocals"], songs))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_separator_pickles(separator: Separator, song: np.ndarray) -> None:
+    again = pickle.loads(pickle.dumps(separator))
+    expected = separator.separate(song, 44_100)
+    for name, stem in again.separate(song, 44_100).items():
+        np.testing.assert_array_equal(stem, expected[name])
 
 
 def test_bad_arguments(network: UNet, checkpoint_path: Path) -> None:
@@ -247,9 +311,14 @@ def test_bad_arguments(network: UNet, checkpoint_path: Path) -> None:
         ({"weights": network, "chunk_frames": 100}, "multiple of 64, got 100"),
         ({"weights": checkpoint_path, "stft": STFT()}, "a checkpoint brings its own"),
         ({"weights": network, "device": "abacus"}, "no device abacus that torch can use here"),
+        ({"weights": network, "device": "meta"}, "no device meta that torch can use here"),
+        ({"weights": network, "views": "3"}, "views must be a whole number, got '3'"),
+        ({"weights": network, "chunk_frames": 64.0}, "chunk_frames must be a whole number, got 64.0"),
+        ({"weights": 123}, "weights must be a path, a name or a UNet, got 123"),
     ]:
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, TypeError), match=message) as refused:
             Separator(**arguments)  # type: ignore[arg-type]
+        assert len(str(refused.value)) < 110 + len(str(checkpoint_path))
 
 
 def test_nothing_is_left_of_a_song_that_can_not_be_separated(separator: Separator, tmp_path: Path) -> None:

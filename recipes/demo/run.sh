@@ -10,37 +10,75 @@ set -o pipefail
 cd "$(dirname "$0")"
 
 epoch_steps=40
-enough_steps=520                # after which a network that learns has passed 8 dB with ease
+seconds=480                     # the time that all of it is to fit into
+enough_steps=320                # after which a network that learns has passed 8 dB with ease
 stop_stage=5
+last_stage=5
+does="A U-Net for synthetic songs"
+takes="three to eight minutes on two cores"
 song=
-steps=$enough_steps
-recipe_help="Usage: ./run.sh [--song FILE] [--steps $enough_steps] [more]
+steps=
+recipe_help="Usage: ./run.sh [--song FILE] [--steps N] [more]
 
   --song FILE      the song that stage 5 separates (the one in the package stempeg)
-  --steps N        how long to train, a multiple of $epoch_steps ($enough_steps)"
+  --steps N        how long to train, a multiple of $epoch_steps, and by the paper's network; without it, as long as fits
+                   into eight minutes, up to 520 steps, and by a smaller network on slow machines"
 . ../options.sh
 
-if [[ ! $steps =~ ^[1-9][0-9]*$ || $((steps % epoch_steps)) != 0 ]]; then
-  echo "--steps must be a multiple of $epoch_steps, got '$steps'" >&2
+refuse() {
+  echo "$*" >&2
   exit 2
+}
+for option in source data_dir exp_dir conf tag; do
+  if [[ -n ${!option} ]]; then refuse "the demo takes no --$option: recipes/musdb18/nussl does"; fi
+done
+if [[ $data != demo ]]; then refuse "the demo takes no --data: recipes/musdb18/nussl does"; fi
+if [[ -n $steps && (! $steps =~ ^[1-9][0-9]*$ || $((steps % epoch_steps)) != 0) ]]; then
+  refuse "--steps must be a multiple of $epoch_steps, got '$steps'"
+fi
+if [[ -z $steps && " ${overrides[*]} " == *" --"@(channels|epochs)" "* ]]; then
+  refuse "without --steps the demo chooses --channels and --epochs itself"
 fi
 song=${song:-$("$python_path" -c 'import stempeg; print(stempeg.example_stem_path())')}
-if [[ ! -f $song ]]; then
-  echo "there is no song $song" >&2
-  exit 2
+if [[ ! -f $song ]]; then refuse "there is no song $song"; fi
+
+out=$(cd ../.. && pwd)/exp/demo
+expdir=$out/train${steps:+_${steps}_steps}
+
+# stages FIRST LAST [more options]: those of the recipe that lie among ours.
+stages() {
+  local first=$(($1 > stage ? $1 : stage)) last=$(($2 < stop_stage ? $2 : stop_stage))
+  if [[ $first -gt $last ]]; then return; fi
+  given jobs tracks id
+  ../musdb18/nussl/run.sh --does "" --python_path "$python_path" --stage "$first" --stop_stage "$last" \
+    --data demo --demo_tracks 60 --demo_rate 44100 --source "$out/corpus" --data_dir "$out/prepared" \
+    --conf "$PWD/local/conf.yml" --exp_dir "$expdir" --epoch_steps $epoch_steps --tracks 10 \
+    --only unet,mixture,irm-8192 "${options[@]}" "${overrides[@]}" "${@:3}"
+}
+
+announce
+stages 0 1
+if [[ $stop_stage -ge 2 ]]; then
+  if [[ -n $steps ]]; then
+    size=(--epochs $((steps / epoch_steps)))
+  elif [[ -f $expdir/conf.yml ]]; then
+    # An experiment that was begun goes on as it was begun.
+    read -r channels epochs < <("$python_path" -c '
+import sys, yaml
+conf = yaml.safe_load(open(sys.argv[1]))
+print(conf["channels"], conf["epochs"])' "$expdir/conf.yml")
+    size=(--channels "$channels" --epochs "$epochs")
+  else
+    fitted=$(script fit.py --seconds $((seconds - SECONDS)) --conf local/conf.yml --data_dir "$out/prepared" \
+      "${overrides[@]}")
+    read -r channels epochs <<< "$fitted"
+    echo "On this machine, $epochs epochs of $epoch_steps steps with $channels channels fit into eight minutes"
+    size=(--channels "$channels" --epochs "$epochs")
+  fi
+  stages 2 4 "${size[@]}"
 fi
 
-out=../../exp/demo
-mkdir -p "$out"
-out=$(cd "$out" && pwd)
-expdir=$out/train_${steps}_steps
-given jobs tracks
-../musdb18/nussl/run.sh --python_path "$python_path" --stage "$stage" --stop_stage "$stop_stage" \
-  --data demo --demo_tracks 60 --demo_rate 44100 --source "$out/corpus" --data_dir "$out/prepared" \
-  --conf "$PWD/local/conf.yml" --exp_dir "$expdir" --epochs $((steps / epoch_steps)) --epoch_steps $epoch_steps \
-  --tracks 10 --only unet,mixture,irm-8192 "${options[@]}" "${overrides[@]}"
-
-if [[ $stop_stage -ge 4 && $steps -ge $enough_steps ]]; then
+if [[ $stage -le 4 && $stop_stage -ge 4 && ${steps:-$enough_steps} -ge $enough_steps ]]; then
   "$python_path" - "$expdir/scores.csv" <<'PYTHON'
 import sys
 
@@ -50,10 +88,11 @@ scores = pd.read_csv(sys.argv[1])
 of_vocals = scores[(scores.system == "unet") & (scores.source == "vocals") & (scores.metric == "SNR")]
 if (reached := of_vocals.score.median()) < 8:
     sys.exit(f"the U-Net reaches {reached:.1f} dB SNR on songs where 8 dB are easy: this is a bug")
+print(f"The U-Net's vocals have an SNR of {reached:.1f} dB")
 PYTHON
 fi
 if staged 5 "Separate $song"; then
   cp "$expdir/best_model.pth" "$out/vocals.pth"
-  svs_unet separate "$song" --weights "$out/vocals.pth" --out "$out/separated"
+  svs_unet separate "$song" --weights "$out/vocals.pth" --out "$out/separated" --overwrite
   printf '%s\n' "$expdir/loss.png" "$expdir/report.html" "$out/vocals.pth"
 fi

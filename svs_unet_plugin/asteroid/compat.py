@@ -30,6 +30,7 @@ from torch import Tensor
 from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals
 from svs_unet_plugin.files import atomic_write
 from svs_unet_plugin.module_view import module_view
+from svs_unet_plugin.pickling import bring_repairs_along
 
 _lock = threading.RLock()
 
@@ -121,14 +122,18 @@ def _torchaudio_without_its_library() -> Iterator[None]:
         _forget("torchaudio", but=before)
 
 
-class _ImportedWith(MetaPathFinder):
-    """Lets one module be imported with a stand-in for something that it imports.
+class _AtImport(MetaPathFinder):
+    """Has one module executed by a function of ours, when it is imported.
 
-    The stand-in is seen by the import statements of that module alone.
+    Args:
+        name: of the module.
+        execute: called with the module and with what executes it.
     """
 
-    def __init__(self, name: str, stand_in: ModuleType) -> None:
-        self.name, self.stand_in = name, stand_in
+    def __init__(
+        self, name: str, execute: Callable[[ModuleType, Callable[[ModuleType], None]], None]
+    ) -> None:
+        self.name, self.execute = name, execute
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -137,27 +142,42 @@ class _ImportedWith(MetaPathFinder):
             return None
         spec = PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            plain = spec.loader.exec_module
-
-            def exec_module(module: ModuleType) -> None:
-                own = {**vars(builtins), "__import__": self._import}
-                module.__builtins__ = own  # type: ignore[attr-defined]
-                plain(module)
-
-            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+            loader, plain = spec.loader, spec.loader.exec_module
+            loader.exec_module = lambda module: self.execute(module, plain)  # type: ignore[method-assign]
         return spec
 
-    def _import(self, name: str, *args: Any, **kwargs: Any) -> ModuleType:
-        return self.stand_in if name == self.stand_in.__name__ else builtins.__import__(name, *args, **kwargs)
+
+def _import_with(name: str, stand_in: ModuleType) -> None:
+    """Let a module be imported with a stand-in that its own import statements alone see."""
+
+    def find(wanted: str, *args: Any, **kwargs: Any) -> ModuleType:
+        return stand_in if wanted == stand_in.__name__ else builtins.__import__(wanted, *args, **kwargs)
+
+    def execute(module: ModuleType, plain: Callable[[ModuleType], None]) -> None:
+        module.__builtins__ = {**vars(builtins), "__import__": find}  # type: ignore[attr-defined]
+        plain(module)
+
+    sys.meta_path.insert(0, _AtImport(name, execute))
+
+
+def _other_processes() -> None:
+    """Python 3.14 starts DataLoader's workers by a fork server; they would import asteroid as it is."""
+
+    def execute(module: ModuleType, plain: Callable[[ModuleType], None]) -> None:
+        plain(module)
+        bring_repairs_along("asteroid", import_asteroid)
+
+    bring_repairs_along("asteroid", import_asteroid)
+    # The data sets take a second to import, and not every program needs them.
+    sys.meta_path.insert(0, _AtImport("asteroid.data", execute))
 
 
 def _torchmetrics() -> None:
     """setuptools 82 removed ``pkg_resources``, which torchmetrics 0.11 asks for versions."""
-    name = "torchmetrics.utilities.imports"
     packages = ModuleType("pkg_resources")
     packages.get_distribution = importlib.metadata.distribution  # type: ignore[attr-defined]
     packages.DistributionNotFound = importlib.metadata.PackageNotFoundError  # type: ignore[attr-defined]
-    sys.meta_path.insert(0, _ImportedWith(name, packages))
+    _import_with("torchmetrics.utilities.imports", packages)
 
 
 def _dccrnet() -> None:
@@ -241,7 +261,7 @@ def _commands() -> None:
     files = module_view(torch, load=_load, save=_save)
     importlib.import_module("asteroid.models.publisher").torch = files  # type: ignore[attr-defined]
     name = "asteroid.scripts.asteroid_cli"
-    sys.meta_path.insert(0, _ImportedWith(name, files))
+    _import_with(name, files)
     if name in sys.modules:
         importlib.reload(sys.modules[name])
 
@@ -308,4 +328,5 @@ REPAIRS: tuple[Callable[[], None], ...] = (
     _dccrnet,
     _removed_numpy_names,
     _torchmetrics,
+    _other_processes,
 )

@@ -31,11 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 2
         except click.UsageError as error:
             where = error.ctx.command_path if error.ctx else "svs-unet"
-            print(f"svs-unet: {error.format_message().rstrip('.')}; see {where} --help", file=sys.stderr)
+            print(f"svs-unet: {error.format_message()} (see {where} --help)", file=sys.stderr)
             return 2
         except click.ClickException as error:
             print(f"svs-unet: {error.format_message()}", file=sys.stderr)
             return 2
         except (click.Abort, KeyboardInterrupt):
-            print("svs-unet: stopped; what was finished is kept", file=sys.stderr)
+            print(f"svs-unet: {process.STOPPED}", file=sys.stderr)
             return 130

@@ -24,7 +24,9 @@ def info(checkpoint: str) -> None:
         + (f", {network.residual_blocks} residual blocks a layer" if network.residual_blocks else "")
         + (f", {network.bottleneck_type} bottleneck" if network.bottleneck_type else ""),
         "sources": ", ".join(network.sources),
-        "transform": f"{stft.sample_rate} Hz, window {stft.window_length}, hop {stft.hop_length}",
+        "transform": f"{stft.sample_rate} Hz, window {stft.window_length}, hop {stft.hop_length}"
+        + (f", {stft.window_type}" if stft.window_type != "hann" else "")
+        + ("" if stft.normalized else ", plain magnitudes"),
         "nussl": metadata.get("nussl_version"),
         "asteroid": metadata.get("software_versions", {}).get("asteroid_version"),
         "trained on": (metadata.get("train_dataset") or {}).get("name"),

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import os
+
 ERRORS = (OSError, ValueError, ImportError, RuntimeError, MemoryError)
 """What is said in one sentence: bad input, a full disk or GPU, a missing package, a dead worker."""
 
 
 def sentence(error: BaseException) -> str:
     """What was wrong, in one line."""
+    if isinstance(error, FileNotFoundError) and not error.filename and not _here():
+        return "the current folder was removed: go to another one"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, ModuleNotFoundError):
         return f"this needs the package {error.name}: pip install 'svs_unet_plugin[all]'"
     return next(iter(str(error).splitlines()), "") or f"{type(error).__name__}, without a reason"
+
+
+def _here() -> str:
+    """The current folder; empty if it is gone."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""

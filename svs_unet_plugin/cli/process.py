@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import io
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
+
+STOPPED = "stopped; what was finished is kept"
+
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
@@ -19,8 +24,9 @@ def prepared() -> Iterator[None]:
     """
     with ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
-            before = signal.signal(signal.SIGTERM, _terminate)
-            stack.callback(signal.signal, signal.SIGTERM, before)
+            for number in _ENDING:
+                stack.callback(signal.signal, number, signal.getsignal(number))
+            signal.signal(signal.SIGTERM, _terminate)
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stack.callback(stream.reconfigure, errors=stream.errors)
@@ -30,3 +36,33 @@ def prepared() -> Iterator[None]:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     sys.exit(128 + number)
+
+
+@contextmanager
+def quits_at_once() -> Iterator[None]:
+    """Signals end the program without an exception, which an import could swallow or print in the middle.
+
+    For as long as there is nothing to be cleared away.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in _ENDING}
+    quit_at_next_signal()
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def quit_at_next_signal() -> None:
+    """The next signal ends the program at once."""
+    if threading.current_thread() is threading.main_thread():
+        for number in _ENDING:
+            signal.signal(number, _quit)
+
+
+def _quit(number: int, frame: FrameType | None) -> None:
+    os.write(2, f"svs-unet: {STOPPED}\n".encode())
+    os._exit(128 + number)

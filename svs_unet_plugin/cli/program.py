@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
 from typing import Any
 
 import click
 
 import svs_unet_plugin
-from svs_unet_plugin.cli import asteroid, checkpoints, data, separate
+from svs_unet_plugin.cli import asteroid, checkpoints, completion, data, doctor, separate, serve, weights
 from svs_unet_plugin.cli.errors import ERRORS, sentence
 
 
@@ -16,9 +19,13 @@ class _Program(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            os.getcwd()  # torch ends the process where there is none
             return super().invoke(ctx)
         except (click.exceptions.Exit, click.Abort):  # which are RuntimeErrors
             raise
+        except BrokenPipeError:  # whoever reads what is printed wants no more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(128 + signal.SIGPIPE)
         except ERRORS as error:
             if ctx.params["traceback"]:
                 raise
@@ -38,6 +45,10 @@ def svs_unet(traceback: bool) -> None:
 
 for command in (
     separate.separate,
+    serve.serve,
+    weights.weights,
+    doctor.doctor,
+    completion.completion,
     checkpoints.info,
     checkpoints.convert,
     data.data,

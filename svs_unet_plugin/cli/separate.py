@@ -2,74 +2,247 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from svs_unet_plugin.cli.errors import ERRORS, sentence
+from svs_unet_plugin.cli import catalogue, process
+from svs_unet_plugin.cli.completion import complete_weights
+from svs_unet_plugin.cli.reports import Report, listening
+from svs_unet_plugin.cli.songs import STDIN, Naming, check_template, find_songs
+
+if TYPE_CHECKING:
+    from svs_unet_plugin.encoding import Encoding
 
 PATH = click.Path(path_type=Path)
 
 
+class _Out(click.Path):
+    """A path, or a URL as it is, from which a path would take a slash."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if "://" in str(value) else Path(str(super().convert(value, param, ctx)))
+
+
+FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "m4a")  # those of encoding, which takes longer to import
+
+
+class _Bitrate(click.ParamType):
+    name = "bitrate"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        digits, thousand = (value[:-1], True) if value[-1:] in "kK" else (value, False)
+        if not digits.isdecimal():
+            self.fail(f"{value!r} is no bit rate, such as 192k", param, ctx)
+        return int(digits) * (1000 if thousand or int(digits) < 1000 else 1)
+
+
+class _Seconds(click.ParamType):
+    name = "time"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        seconds = 0.0
+        for part in value.split(":"):
+            try:
+                seconds = 60 * seconds + float(part)
+            except ValueError:
+                self.fail(f"{value!r} is no time in seconds, or minutes:seconds", param, ctx)
+        return seconds
+
+
+def _split(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = dict.fromkeys(name.strip() for name in value.split(","))
+    return tuple(name for name in names if name)
+
+
 @click.command(short_help="Separate songs into vocals and accompaniment.")
-@click.argument("songs", nargs=-1, required=True, type=PATH, metavar="SONG...")
-@click.option("-o", "--out", type=PATH, required=True, help="Writes OUT/<song>/<source>.wav.")
-@click.option("-w", "--weights", help="Path of a checkpoint, or name of bundled weights.")
-@click.option("-d", "--device", help="cpu, cuda ...; by default a GPU if there is one.")
+@click.argument("songs", nargs=-1, type=PATH, metavar="SONG...")
+@click.option("-o", "--out", type=_Out(), required=True, help="Folder of the stems; - for standard output.")
+@click.option(
+    "-w",
+    "--weights",
+    shell_complete=complete_weights,
+    help="Path of a checkpoint, name of bundled weights, or owner/name@revision on the Hugging Face Hub.",
+)
+@click.option("-r", "--recursive", is_flag=True, help="Look for songs in the folders of folders, too.")
+@click.option("--stems", "--stem", callback=_split, metavar="NAMES", help="Such as vocals; by default all.")
+@click.option("--two-stems", is_flag=True, help="Vocals and accompaniment alone, of a network with more.")
+@click.option("--format", "form", type=click.Choice(FORMATS), default="wav", show_default=True)
+@click.option(
+    "--bit-depth",
+    type=click.Choice(("16", "24", "float")),
+    help="Of wav (float by default) and flac (24 by default).",
+)
+@click.option("--bitrate", type=_Bitrate(), help="Of mp3, ogg, opus and m4a, such as 192k.")
+@click.option("--sample-rate", type=int, metavar="HZ", help="Of the stems; by default the song's.")
+@click.option(
+    "--clip-mode",
+    type=click.Choice(("rescale", "clamp", "none")),
+    help="Beyond full scale: make all stems of a song quieter by one factor (by default, but for float wav), "
+    "cut samples, or leave them to the format.",
+)
+@click.option(
+    "--filename",
+    default="{track}/{stem}.{ext}",
+    show_default=True,
+    metavar="TEMPLATE",
+    help="Below OUT, with {track} {stem} {ext} {weights}, and {artist} {title} {album} from tags.",
+)
+@click.option("--skip-existing", is_flag=True, help="Pass over songs whose stems are all there.")
+@click.option("--overwrite", is_flag=True, help="Replace stems that are there.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be written.")
+@click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Songs at a time.")
+@click.option("-d", "--device", metavar="NAME", help="cpu, cuda, mps ...; by default a GPU if there is one.")
 @click.option(
     "--views",
-    type=int,
+    type=click.IntRange(1, 8),
     default=1,
     show_default=True,
-    help="Window lengths to average over, in as many times the time: 1 to 8.",
+    help="Window lengths to average over, in as many times the time.",
 )
+@click.option("--start", type=_Seconds(), default=0.0, help="Where to begin: seconds, or minutes:seconds.")
+@click.option("--duration", type=_Seconds(), help="How much to take.")
+@click.option("--keep-going", is_flag=True, help="Take what can be decoded of damaged songs.")
+@click.option(
+    "--on", type=click.Choice(("ray",)), help="Separate a catalogue on Ray, on all CPUs or a cluster."
+)
+@click.option("--manifest", metavar="TABLE", help="With --on ray: its songs, a table or folder, path or URL.")
+@click.option("--address", help="With --on ray: a cluster, such as auto; by default this machine alone.")
+@click.option("--retry-failed", is_flag=True, help="With --on ray: songs that failed before, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each song.")
+@click.option("-q", "--quiet", is_flag=True, help="Say nothing but errors.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more.")
 @click.pass_context
 def separate(
     context: click.Context,
     songs: tuple[Path, ...],
-    out: Path,
+    out: Path | str,
     weights: str | None,
+    recursive: bool,
+    stems: tuple[str, ...] | None,
+    two_stems: bool,
+    form: str,
+    bit_depth: str | None,
+    bitrate: int | None,
+    sample_rate: int | None,
+    clip_mode: str | None,
+    filename: str,
+    skip_existing: bool,
+    overwrite: bool,
+    dry_run: bool,
+    jobs: int,
     device: str | None,
     views: int,
+    start: float,
+    duration: float | None,
+    keep_going: bool,
+    on: str | None,
+    manifest: str | None,
+    address: str | None,
+    retry_failed: bool,
+    as_json: bool,
+    quiet: bool,
+    verbose: bool,
 ) -> int:
-    """Separate songs, any audio files, into vocals and accompaniment."""
-    from svs_unet_plugin import audio
-    from svs_unet_plugin.separator import Separator
+    """Separate songs into vocals and accompaniment.
 
-    folders = {song: out / audio.track_name(song) for song in songs}
-    for folder, times in Counter(folders.values()).items():
-        if times > 1:
-            raise ValueError(f"{times} of these songs would be written to {folder}: separate them one by one")
-    separator = Separator(weights, device, views=views)
-    failed = 0
-    for song, folder in folders.items():
-        try:
-            with _bar(song.name) as progress:
-                paths = separator.separate_file(song, folder, progress=progress)
-        except ERRORS as error:
-            if context.find_root().params["traceback"]:
-                raise
-            failed += 1
-            said = sentence(error)
-            named = said if str(song) in said else f"{song}: {said}"
-            print(f"svs-unet: {named}", file=sys.stderr)
-        else:
-            print(*paths.values(), sep="\n", flush=True)
-    return 0 if not failed else 1 if failed < len(folders) else 2
+    A SONG is whatever ffmpeg decodes, video as well, a folder of such files, a pattern, or - for standard
+    input. The exit code is 0 if all could be separated, 1 if some, 2 if none.
+
+    With --on ray, the songs are those that --manifest lists: a Parquet, CSV or JSON lines file with a column
+    path, or a folder. What became of them is a table in OUT/catalogue/results. A new run skips what is in it.
+    """
+    if two_stems and stems is not None:
+        raise click.UsageError("--two-stems and --stems exclude each other")
+    if skip_existing and overwrite:
+        raise click.UsageError("--skip-existing and --overwrite exclude each other")
+    if quiet and verbose:
+        raise click.UsageError("--quiet and --verbose exclude each other")
+    form_options = form, bit_depth, bitrate, sample_rate, clip_mode
+    if on is not None:
+        return catalogue.separate(context, lambda: encoding_of(*form_options))
+    for name, value in (("--manifest", manifest), ("--address", address), ("--retry-failed", retry_failed)):
+        if value:
+            raise click.UsageError(f"{name} goes with --on ray")
+    if not songs:
+        raise click.UsageError("Missing argument 'SONG...'")
+    if isinstance(out, str):
+        raise click.UsageError(f"--out {out} is a URL, to which --on ray alone can write")
+    to_stdout = out == STDIN
+    found = find_songs(songs, None if to_stdout else out, recursive)
+    if to_stdout and (as_json or dry_run or len(found) > 1 or len(stems or ()) != 1):
+        raise click.UsageError("standard output takes one of --stems of one song, and no --json or --dry-run")
+    with process.quits_at_once(), listening():  # nothing is to be cleared away yet, and torch takes long
+        import torch
+
+        from svs_unet_plugin.checkpoint import find
+        from svs_unet_plugin.cli.batch import Batch
+        from svs_unet_plugin.encoding import read_tags
+        from svs_unet_plugin.separator import ACCOMPANIMENT, Separator
+
+        encoding = encoding_of(*form_options)
+        separator = Separator(weights, device, views=views)
+        wanted = ("vocals", ACCOMPANIMENT) if two_stems else stems or separator.sources
+        if unknown := set(wanted) - set(separator.sources):
+            raise click.UsageError(f"--stems may be {', '.join(separator.sources)}, got {', '.join(unknown)}")
+        check_template(filename, wanted)
+    with listening(), ExitStack() as stack:
+        spool = Path(stack.enter_context(tempfile.TemporaryDirectory())) if STDIN in (out, *songs) else Path()
+        naming = Naming(
+            filename, spool / "out" if to_stdout else out, wanted, form, _weights_name(weights), read_tags
+        )
+        report = Report(len(found), jobs, as_json=as_json, quiet=quiet, verbose=verbose, to_stdout=to_stdout)
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(max(torch.get_num_threads() // jobs, 1))
+        report.tell(f"{find(weights)} on {separator.device}, {torch.get_num_threads()} threads a song")
+        batch = Batch(
+            separator,
+            lambda: Separator(weights, "cpu", views=views),
+            encoding,
+            report,
+            skip_existing=skip_existing,
+            overwrite=overwrite,
+            dry_run=dry_run,
+            keep_going=keep_going,
+            start=start,
+            duration=duration,
+            traceback=context.find_root().params["traceback"],
+            spool=spool,
+        )
+        batch.run(found, naming, jobs)
+        if to_stdout and report.exit_code == 0:
+            with report.outcomes[0].paths[wanted[0]].open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.flush()
+    return report.exit_code
 
 
-@contextmanager
-def _bar(name: str) -> Iterator[Callable[[float, float], None]]:
-    from tqdm import tqdm
+def encoding_of(
+    form: str, bit_depth: str | None, bitrate: int | None, sample_rate: int | None, clip_mode: str | None
+) -> Encoding:
+    """The form of the stems that the options ask for, if it can be written here."""
+    from svs_unet_plugin.encoding import Encoding, require
 
-    with tqdm(desc=name, unit="s", disable=not sys.stderr.isatty()) as bar:
+    if clip_mode is None:
+        clip_mode = "none" if form == "wav" and bit_depth in (None, "float") else "rescale"
+    encoding = Encoding(form, bit_depth, bitrate, sample_rate, clip_mode)
+    require(encoding)
+    return encoding
 
-        def show(done: float, total: float) -> None:
-            bar.total = round(total, 1)
-            bar.update(round(done, 1) - bar.n)
 
-        yield show
+def _weights_name(weights: str | None) -> str:
+    """What weights are called in the names of stems: that of a bundled or hub model, or of a file."""
+    from svs_unet_plugin.checkpoint import DEFAULT_NAME
+
+    if weights is None:
+        return DEFAULT_NAME
+    return Path(weights).stem if Path(weights).is_file() else weights

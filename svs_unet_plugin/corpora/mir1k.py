@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from svs_unet_plugin import audio
+from svs_unet_plugin import ffmpeg
 from svs_unet_plugin.encoding import Encoding, writers
 from svs_unet_plugin.files import claim, fingerprint, lock
 from svs_unet_plugin.workers import in_parallel
@@ -146,7 +146,7 @@ def _stretch(work: tuple[list[Path], list[Path], float, float]) -> None:
         return
     filters = f"rubberband=pitch={2 ** (semitones / 12):.4f}:tempo={2**octaves:.4f}:formant="
     vocals, accompaniment = (
-        np.concatenate([*audio.decode(source, 1, filters=filters + formant)], axis=1)
+        np.concatenate([*ffmpeg.decode(source, 1, filters=filters + formant)], axis=1)
         for source, formant in zip(sources, ("preserved", "shifted"), strict=True)
     )
     samples = min(vocals.shape[1], accompaniment.shape[1])

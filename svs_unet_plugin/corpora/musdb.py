@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from svs_unet_plugin import audio
+from svs_unet_plugin import audio, ffmpeg
 from svs_unet_plugin.files import lock, write_json
 from svs_unet_plugin.workers import in_parallel
 
@@ -370,22 +369,14 @@ def _download_sample(folder: Path, timeout: float) -> None:
 
 
 def _open_stem_file(path: Path) -> Streams:
-    if shutil.which("ffprobe") is None:
-        raise ValueError(f"{path} needs ffmpeg to be read, which is not installed")
-    entries = ["-select_streams", "a", "-show_entries", "stream=sample_rate,channels", "-of", "csv=p=0"]
-    probe = subprocess.run(
-        ["ffprobe", "-v", "error", *entries, f"file:{path}"], capture_output=True, text=True
-    )
-    if probe.returncode:
-        said = probe.stderr.strip().splitlines()
-        raise ValueError(f"{path} is truncated or no stem file: {said[-1] if said else 'no reason given'}")
-    kinds = [line.split(",")[:2] for line in probe.stdout.split()]
+    kinds = ffmpeg.probe(path).streams
     if len(kinds) != len(STREAMS) or any(kind != kinds[0] for kind in kinds):
-        raise ValueError(f"{path} should have five audio streams of one rate, it has {len(kinds)}: {kinds}")
-    sample_rate, channels = map(int, kinds[0])
+        found = [(kind.sample_rate, kind.channels) for kind in kinds]
+        raise ValueError(f"{path} should have five audio streams of one rate, it has {len(kinds)}: {found}")
+    sample_rate, channels = kinds[0].sample_rate, kinds[0].channels
 
     def source(stream: int) -> Callable[[], Iterator[np.ndarray]]:
-        return lambda: audio.decode(path, channels, stream)
+        return lambda: ffmpeg.decode(path, channels, stream)
 
     return Streams(path, sample_rate, channels, [source(stream) for stream in range(len(STREAMS))])
 

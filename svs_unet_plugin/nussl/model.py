@@ -115,7 +115,7 @@ def save(
     channel at a time, in `UNetSeparation` and `svs_unet_plugin.Separator`, in any process.
 
     Args:
-        model: with a `UNet` in it.
+        model: with a `UNet` in it; with ``train_data`` any.
         train_data, val_data: nussl datasets, or loaders of them, whose description is kept as well.
         trainer: an ignite engine, whose epoch and losses are kept as well.
         stft: the transform that the model was made for, where there is no ``train_data``, which has its own.
@@ -131,7 +131,8 @@ def save(
             "give either train_data, which has its own transform, or the one that the model was made for, "
             "such as stft=svs_unet_plugin.STFT(hop_length=768)"
         )
-    network = next(layer for layer in model.layers.values() if isinstance(layer, UNet))
-    metadata = {} if stft is None else described(network, stft)
+    metadata = {}
+    if stft is not None:
+        metadata = described(next(layer for layer in model.layers.values() if isinstance(layer, UNet)), stft)
     train_data, val_data = (getattr(data, "dataset", data) for data in (train_data, val_data))
     return model.save(os.fspath(path), metadata, train_data, val_data, trainer)

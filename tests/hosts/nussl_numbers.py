@@ -1,15 +1,15 @@
 """What nussl computes: the same inputs through everything in it, on two stacks, and what differs.
 
-    python tests/hosts/nussl_numbers.py write new.npz                 # with this package installed: today's
-    old/bin/python tests/hosts/nussl_numbers.py write old.npz         # without it: nussl as it is
+    python tests/hosts/nussl_numbers.py write new.npz             # with this package installed: today's
+    old/bin/python tests/hosts/nussl_numbers.py write old.npz     # without it: nussl as it is
     python tests/hosts/nussl_numbers.py compare old.npz new.npz
+    python tests/hosts/nussl_numbers.py summary old.npz > tests/hosts/nussl_numbers.json
 
-The old stack, in an environment of Python 3.11 (torch is the same in both: what it computes is not
-compared)::
+The last is what ``make test`` compares with. The old stack is an environment of Python 3.11 with these, and
+the same torch, so that what it computes is not compared::
 
-    pip install nussl==1.1.9 numpy==1.23.5 scipy==1.9.3 librosa==0.8.1 "numba<0.58" "resampy<0.4" "zarr<2.14"
-    \
-        "numcodecs<0.12" scikit-learn==1.1.3 "pandas<2" "setuptools<81" scaper==1.6.5 torch==2.13.0
+    nussl==1.1.9 numpy==1.23.5 scipy==1.9.3 librosa==0.8.1 numba<0.58 resampy<0.4 zarr<2.14 numcodecs<0.12
+    scikit-learn==1.1.3 pandas<2 setuptools<81 scaper==1.6.5 torch==2.13.0
 
 ``compare`` prints a Markdown table of the largest differences, relative to the largest value of the old
 stack, with those above 1e-4 first, and in dB where a whole signal is compared.
@@ -490,6 +490,24 @@ def compare(old: str, new: str) -> Iterator[str]:
         yield f"| {name} | {worst:.1e} | {note if worst > LIMIT or 'order' in note else ''} |"
 
 
+def summary(value: np.ndarray) -> list[float]:
+    """Three numbers that change with any of an array's, but for rounding: its norm, and two of its sums."""
+    flat = np.nan_to_num(np.abs(value)).astype(float).ravel()
+    weights = np.arange(1, flat.size + 1) / flat.size
+    return [float(np.sqrt((flat**2).sum())), float(flat.sum()), float((weights * flat).sum())]
+
+
+def summaries(path: str) -> dict[str, list[list[float]]]:
+    """The `summary` of each array of each case in a file that `write` wrote."""
+    found = np.load(path)
+    result: dict[str, list[list[float]]] = {}
+    for key in found:
+        name, _, index = key.rpartition("|")
+        if name and index != "error":
+            result.setdefault(name, []).append(summary(found[key]))
+    return dict(sorted(result.items()))
+
+
 def main() -> None:
     """Run the command."""
     parser = argparse.ArgumentParser(description="Compare what nussl computes on two stacks.")
@@ -498,9 +516,15 @@ def main() -> None:
     comparison = commands.add_parser("compare", help="print what differs")
     comparison.add_argument("old")
     comparison.add_argument("new")
+    commands.add_parser("summary", help="print a few numbers of each case").add_argument("file")
     options = parser.parse_args()
     if options.command == "write":
         write(options.out)
+    elif options.command == "summary":
+        lines = [
+            f"{json.dumps(name)}: {json.dumps(value)}" for name, value in summaries(options.file).items()
+        ]
+        print("{\n" + ",\n".join(lines) + "\n}")
     else:
         print("\n".join(compare(options.old, options.new)))
 

@@ -6,6 +6,7 @@ set -e
 set -o pipefail
 cd "$(dirname "$0")"
 
+does="A U-Net for MUSDB18 with asteroid"
 minutes=
 models=
 workers=
@@ -27,6 +28,10 @@ $data_help
 
 find_songs
 conf=${conf:-local/conf.yml}
+case $data in
+  demo | musdb7s) takes="about a quarter of an hour on two cores" ;;
+  *) takes="hours, and a GPU if there is one" ;;
+esac
 experiment train_svsunet
 
 prepare_songs

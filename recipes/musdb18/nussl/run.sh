@@ -7,6 +7,7 @@ set -o pipefail
 cd "$(dirname "$0")"
 
 stop_stage=4
+does="A U-Net for MUSDB18 with nussl, compared with nussl's other separators"
 compare_epochs=
 only=
 device=
@@ -24,6 +25,10 @@ $data_help
 find_songs
 if [[ $data == demo || $data == musdb7s ]]; then conf=${conf:-local/conf_demo.yml}; fi
 conf=${conf:-local/conf.yml}
+case $data in
+  demo | musdb7s) takes="about a quarter of an hour on two cores" ;;
+  *) takes="hours, and a GPU if there is one" ;;
+esac
 if [[ $data == demo ]]; then
   # All in a quarter of an hour: BSS Eval takes minutes for each song, with four stems and a dozen systems.
   tracks=${tracks:-3}

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from svs_unet_plugin import audio
+from svs_unet_plugin import audio, spectrogram
 from svs_unet_plugin.evaluation.report.tables import SOURCES, ordered
 from svs_unet_plugin.evaluation.store import REFERENCE, System, audio_files, audio_tracks
 from svs_unet_plugin.stft import STFT
@@ -129,23 +129,10 @@ def picture(samples: np.ndarray, rate: int, loudest: float) -> str:
         rate: in Hz.
         loudest: the magnitude that is drawn brightest.
     """
-    from matplotlib import colormaps
-    from PIL import Image
-
-    magnitudes = _magnitudes(samples, rate)
-    height = PICTURE_SIZE[1]
-    frequencies = np.geomspace(HIGHEST_HZ, LOWEST_HZ, height)
-    bins = frequencies / rate * 2 * (magnitudes.shape[0] - 1)
-    below = np.minimum(bins.astype(int), magnitudes.shape[0] - 2)
-    share = np.minimum(bins - below, 1.0)[:, None]
-    rows = (1 - share) * magnitudes[below] + share * magnitudes[below + 1]
-    rows[frequencies > rate / 2] = 0
-    decibels = 20 * np.log10(np.maximum(rows, 1e-12) / max(loudest, 1e-12))
-    colours = colormaps["magma"](np.clip(1 + decibels / RANGE_DB, 0, 1), bytes=True)[..., :3]
-    image = Image.fromarray(np.ascontiguousarray(colours)).resize(PICTURE_SIZE, Image.Resampling.BILINEAR)
-    file = io.BytesIO()
-    image.save(file, "WEBP", quality=70, method=6)
-    return _data_uri("image/webp", file.getvalue())
+    power = _magnitudes(samples, rate) ** 2
+    rows = spectrogram.log_rows(power, rate, PICTURE_SIZE[1], LOWEST_HZ, HIGHEST_HZ)
+    brightness = spectrogram.brightness(rows, loudest**2, RANGE_DB)
+    return _data_uri("image/webp", spectrogram.image(brightness, PICTURE_SIZE))
 
 
 def _magnitudes(samples: np.ndarray, rate: int) -> np.ndarray:

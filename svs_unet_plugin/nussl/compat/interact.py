@@ -1,97 +1,72 @@
-"""A small page in the browser for any nussl separator: a song in, one player an estimate out.
+"""The page in the browser, for any nussl separator; see `svs_unet_plugin.page`.
 
 nussl's own page was written for gradio 2; ``gradio.inputs``, which it is made of, went in gradio 4.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+import re
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    import gradio
-
-#: Players on the page. Nothing tells how many estimates a separator gives before it has run.
-MAX_ESTIMATES = 8
-
-Source = Literal["upload", "microphone"]
+from svs_unet_plugin import audio, encoding, page
+from svs_unet_plugin.encoding import Encoding
+from svs_unet_plugin.page.songs import MIXTURE, Limits, Song, Songs
+from svs_unet_plugin.separator import Progress
 
 
-def build_interface(
-    separator: Any, add_residual: bool = False, source: Source = "upload", label: str | None = None
-) -> gradio.Blocks:
-    """Make the page, without showing it.
+def separate(separator: Any, song: Song, add_residual: bool = False) -> dict[str, Path]:
+    """Separate a song of the page.
 
     Args:
-        separator: any ``nussl.separation`` object; the songs that people give replace its audio signal.
-        add_residual: also play the mixture minus the first estimate.
-        source: 'upload' or 'microphone'.
-        label: the page's title; by default the separator's class.
+        separator: any ``nussl.separation`` object; the song replaces its audio signal.
+        add_residual: also write the mixture less the first estimate.
 
     Returns:
-        A ``gradio.Blocks``; its endpoint ``/separate`` takes an audio file.
-
-    Raises:
-        ImportError: gradio is not installed.
-    """
-    try:
-        import gradio
-    except ImportError as error:
-        raise ImportError("interact() needs gradio: pip install 'svs_unet_plugin[gradio]'") from error
-
-    def play(path: str | None) -> list[gradio.Audio]:
-        if path is None:
-            raise gradio.Error("Choose an audio file first.")
-        estimates = separate(separator, path, add_residual)
-        if len(estimates) > MAX_ESTIMATES:
-            raise gradio.Error(f"{len(estimates)} estimates; this page has {MAX_ESTIMATES} players.")
-        shown = [gradio.Audio(audio, label=name, visible=True) for name, audio in estimates.items()]
-        return shown + [gradio.Audio(None, visible=False)] * (MAX_ESTIMATES - len(shown))
-
-    label = label or f"Separation via {type(separator).__name__}"
-    with gradio.Blocks(title=label) as page:
-        gradio.Markdown(f"# {label}")
-        song = gradio.Audio(sources=[source], type="filepath", label="Mixture")
-        button = gradio.Button("Separate", variant="primary")
-        players = [
-            gradio.Audio(visible=False, interactive=False, format="wav", label=f"Estimate {i}")
-            for i in range(MAX_ESTIMATES)
-        ]
-        button.click(play, song, players, api_name="separate")
-    return page
-
-
-def separate(separator: Any, path: str, add_residual: bool = False) -> dict[str, tuple[int, np.ndarray]]:
-    """Separate one file.
-
-    Returns:
-        For each estimate its name, and its sample rate in Hz with the samples, int16 ``(samples, channels)``.
+        A WAV file in the song's folder for each estimate. An estimate at another rate, or of another length,
+        is brought to the mixture's.
     """
     from nussl import AudioSignal
 
-    mixture = AudioSignal(path)
-    estimates = separator(audio_signal=mixture)
-    names = separator.metadata.get("sources") or [f"Estimate {i}" for i in range(len(estimates))]
-    named = {str(name).capitalize(): estimate for name, estimate in zip(names, estimates, strict=True)}
-    if add_residual:
-        first = estimates[0]
-        if mixture.sample_rate != first.sample_rate:  # a deep model answers at its own rate
-            mixture.resample(first.sample_rate)
-        length = min(mixture.signal_length, first.signal_length)
-        rest = mixture.audio_data[:, :length] - first.audio_data[:, :length]
-        named["Residual"] = first.make_copy_with_audio_data(rest, verbose=False)
-    # Whole numbers: gradio would scale floats to full volume, and nussl's writer wraps around above 1.
-    return {
-        name: (signal.sample_rate, np.round(np.clip(signal.audio_data.T, -1, 1) * 32767).astype(np.int16))
-        for name, signal in named.items()
+    samples, rate = audio.read(song.stems[MIXTURE])
+    signals = separator(audio_signal=AudioSignal(audio_data_array=samples, sample_rate=rate))
+    named = separator.metadata.get("sources") or [f"Estimate {i}" for i in range(len(signals))]
+    estimates = {
+        _plain(str(name)): _fitted(signal.audio_data, signal.sample_rate, samples, rate)
+        for name, signal in zip(named, signals, strict=True)
     }
+    if add_residual:
+        estimates["residual"] = samples - next(iter(estimates.values()))
+    paths = {name: song.folder / f"{name}.wav" for name in estimates}
+    with encoding.writers(paths.values(), Encoding(), rate, *samples.shape) as writers:
+        for write, estimate in zip(writers, estimates.values(), strict=True):
+            write(estimate)
+    return paths
+
+
+def _plain(name: str) -> str:
+    """A name that can be a file's and part of an address, and is none that the page has for itself."""
+    plain = re.sub(r"\W+", "-", name.lower()).strip("-") or "estimate"
+    return f"{plain}-estimate" if plain in (MIXTURE, page.MASK, page.MIX) else plain
+
+
+def _fitted(estimate: np.ndarray, rate: int, mixture: np.ndarray, mixture_rate: int) -> np.ndarray:
+    """An estimate ``(channels, samples)`` as float32 of the mixture's rate, channels and length."""
+    estimate = audio.resample(estimate.astype(np.float32), rate, mixture_rate)
+    fitted = np.zeros_like(mixture)  # a deep model may leave the last few samples out
+    length = min(estimate.shape[1], mixture.shape[1])
+    fitted[:, :length] = estimate[:, :length]
+    return fitted
 
 
 def interact(
     self: Any,
     add_residual: bool = False,
-    source: Source = "upload",
+    source: page.Source = "upload",
     label: str | None = None,
     share: bool = False,
     inbrowser: bool = False,
@@ -102,7 +77,9 @@ def interact(
     """Show the page; stands in for ``SeparationBase.interact``.
 
     Args:
-        add_residual, source, label: as in ``build_interface``.
+        add_residual: also play the mixture less the first estimate.
+        source: where songs come from: 'upload' or 'microphone'.
+        label: the page's title; by default the separator's class.
         share: also make a public link, through gradio's servers.
         inbrowser: open a browser.
         debug: block, and print errors.
@@ -111,6 +88,19 @@ def interact(
 
     Returns:
         What ``launch`` returns: the app, the local address, the public address.
+
+    Raises:
+        ImportError: if gradio is not installed.
     """
-    page = build_interface(self, add_residual=add_residual, source=source, label=label)
-    return page.launch(share=share, inbrowser=inbrowser, debug=debug, auth=auth, **kwargs)
+
+    def work(
+        song: Song, weights: str, views: int, progress: Progress, cancel: threading.Event
+    ) -> Mapping[str, Path]:
+        return separate(self, song, add_residual)
+
+    page.import_gradio()
+    songs = Songs(Limits(), jobs=1)  # a separator has one mixture at a time
+    title = label or f"Separation via {type(self).__name__}"
+    choices = page.Choices({}, views=(), sources=(source,))
+    built = page.build(songs, work, choices, title, page.ABOUT)
+    return page.launch(built, songs, share=share, inbrowser=inbrowser, debug=debug, auth=auth, **kwargs)

@@ -1,0 +1,27 @@
+"""Entry points for ``torch.hub.load``: the bundled weights by name, and any other by `separator`.
+
+>>> separator = torch.hub.load(".", "vocals", source="local")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from svs_unet_plugin.separator import Separator
+
+dependencies = ["filelock", "joblib", "numpy", "soundfile", "soxr", "torch", "tqdm"]
+
+
+def vocals(**options: Any) -> Separator:
+    """The default weights; options as for `svs_unet_plugin.Separator`, such as ``device`` and ``views``."""
+    return Separator("vocals", **options)
+
+
+def small(**options: Any) -> Separator:
+    """Weights that take a third of the time; options as for `svs_unet_plugin.Separator`."""
+    return Separator("small", **options)
+
+
+def separator(weights: str, **options: Any) -> Separator:
+    """A checkpoint by its path, or as ``owner/name@revision`` on the Hugging Face Hub."""
+    return Separator(weights, **options)

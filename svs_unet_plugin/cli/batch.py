@@ -1,0 +1,140 @@
+"""Separates songs one after another or several at a time; what goes wrong with one ends no other."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event, Lock
+from time import perf_counter
+
+import torch
+
+from svs_unet_plugin import audio
+from svs_unet_plugin.cli import process
+from svs_unet_plugin.cli.errors import sentence
+from svs_unet_plugin.cli.reports import Outcome, Report, collected
+from svs_unet_plugin.cli.songs import STDIN, Naming, Song
+from svs_unet_plugin.encoding import Encoding
+from svs_unet_plugin.separator import Cancelled, Progress, Separator
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Batch:
+    """What is done with each of several songs.
+
+    Threads share the separator, so that its weights are held once.
+
+    Args:
+        separator: separates all songs.
+        on_cpu: makes another one, for when a GPU has too little memory.
+        encoding: the form of the stems.
+        report: is told what becomes of each song.
+        skip_existing: pass over songs whose stems are all there.
+        overwrite: replace stems that are there; else such songs are refused.
+        dry_run: only look at the songs.
+        keep_going, start, duration: see `audio.open_file`.
+        traceback: let the first error through.
+        spool: a folder for what comes from standard input.
+    """
+
+    separator: Separator
+    on_cpu: Callable[[], Separator]
+    encoding: Encoding
+    report: Report
+    skip_existing: bool
+    overwrite: bool
+    dry_run: bool
+    keep_going: bool
+    start: float
+    duration: float | None
+    traceback: bool
+    spool: Path
+    _cancel: Event = field(default_factory=Event)
+    _falling_back: Lock = field(default_factory=Lock)
+
+    def run(self, songs: Sequence[Song], naming: Naming, jobs: int) -> None:
+        """Separate all songs, ``jobs`` of them at a time. If it is stopped, nothing is left half-written."""
+        sound = [song for song in songs if not song.problem]
+        named = dict(zip(sound, naming.paths(sound), strict=True))
+        pool = ThreadPoolExecutor(jobs, "song")
+        try:
+            tasks = [pool.submit(self._outcome, song, named.get(song, {})) for song in songs]
+            for task in as_completed(tasks):
+                self.report.finish(task.result())
+        except BaseException:
+            self._cancel.set()
+            process.quit_at_next_signal()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+            self.report.end()
+
+    def _outcome(self, song: Song, paths: Mapping[str, Path]) -> Outcome:
+        outcome = Outcome(str(song.path), paths=paths)
+        start = perf_counter()
+        with collected() as outcome.warnings:
+            try:
+                self._separate(song, outcome)
+            except Exception as error:
+                if self._cancel.is_set() or isinstance(error, Cancelled):
+                    outcome.status = "stopped"  # and whatever it says follows from that
+                elif self.traceback:
+                    raise
+                outcome.error = sentence(error).replace(str(self._file(song)), str(song.path))
+        outcome.took = perf_counter() - start
+        return outcome
+
+    def _file(self, song: Song) -> Path:
+        return self.spool / "in" if song.path == STDIN else song.path
+
+    def _separate(self, song: Song, outcome: Outcome) -> None:
+        if song.problem:
+            raise FileNotFoundError(song.problem)
+        paths = outcome.paths
+        there = [path for path in paths.values() if path.exists()]
+        if self.skip_existing and len(there) == len(paths):
+            outcome.status = "skipped"
+            return
+        if there and not (self.overwrite or self.skip_existing):
+            raise FileExistsError(f"{there[0]} is there: take --skip-existing, --overwrite or another --out")
+        if song.path == STDIN:
+            with self._file(song).open("wb") as copy:
+                shutil.copyfileobj(sys.stdin.buffer, copy)
+        opened = audio.open_file(
+            self._file(song), keep_going=self.keep_going, start=self.start, duration=self.duration
+        )
+        if self.dry_run:
+            outcome.status = "planned"
+            return
+        with self.report.progress(song.path.name) as show:
+
+            def progress(done: float, total: float) -> None:
+                outcome.seconds = total
+                if show is not None:
+                    show(done, total)
+
+            self._separate_file(opened, paths, progress)
+        outcome.warnings += opened.warnings
+        outcome.status = "done"
+
+    def _separate_file(self, file: audio.AudioFile, paths: Mapping[str, Path], progress: Progress) -> None:
+        separator = self.separator
+        try:
+            separator.separate_file(
+                file, paths, encoding=self.encoding, progress=progress, cancel=self._cancel
+            )
+        except torch.OutOfMemoryError:
+            if separator.device.type == "cpu":
+                raise
+            log.warning("%s has too little memory: the network runs on the CPU from here", separator.device)
+            with self._falling_back:
+                if self.separator is separator:
+                    self.separator = self.on_cpu()
+            self._separate_file(file, paths, progress)
