@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 
@@ -60,6 +61,13 @@ def pytest_sessionstart() -> None:
         importlib.import_module("gradio").Blocks.launch = lambda *_, **__: None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test calls librosa itself, in nussl's old way: it gets the librosa that nussl's own code has."""
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item.module, "test_ml_mel_projection"):
+            item.module.librosa = importlib.import_module("nussl.ml.networks.modules.blocks").librosa
+
+
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
@@ -87,10 +95,10 @@ def _fill_zoo() -> None:
     soundfile.write(audio / "marimba_timbre.mp3", _notes([523.3], 10 * RATE, 3)[:, 0], RATE)
     with zipfile.ZipFile(benchmarks / "babywsj_oW0F0H9.zip", "w") as archive:
         for split in ("train", "dev", "test"):
-            for speaker, pitch in (("050", 120.0), ("051", 210.0)):
+            for speaker, pitch in (("050", 150.0), ("051", 250.0)):
                 for take in range(3):
                     path = ZOO / "take.wav"
-                    soundfile.write(path, _notes([pitch + 5 * take], 5 * RATE, take)[:, 0], RATE)
+                    soundfile.write(path, _notes([pitch + 200 * take], 5 * RATE, take)[:, 0], RATE)
                     archive.write(path, f"babywsj/{split}/{speaker}/{speaker}{take}.wav")
     (models / "model.pth").write_bytes(b"weights")
     for name, folder in (("audio", audio), ("benchmark", benchmarks), ("model", models)):
