@@ -182,7 +182,7 @@ def _mixtures(ml: Any) -> None:
     So masks of Gaussian mixtures were near one half everywhere, for features that are masks themselves.
     """
 
-    class GaussianMixture(ml.cluster.GaussianMixture):  # type: ignore[name-defined]
+    class GaussianMixture(ml.cluster.GaussianMixture):
         def predict(self, X: np.ndarray) -> np.ndarray:
             return super().predict(_floating(X))
 
