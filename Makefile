@@ -1,12 +1,14 @@
 # make test    run the tests                          make lint    check style and types
 # make demo    train on synthetic songs, separate     make docs    build the documentation site in build/docs
 # make venv    only install                           make release build and check what is published
+# make fuzz    the nightly form of the tests that make input up: damaged files, and properties
 # make clean   remove what make has made
 #
 # Variables: PYTHON=python3.12      the interpreter that .venv is made with, if there is no .venv yet
 #            SONG="my song.mp3"     a song for the demo to separate
 #            STEPS=80               how long the demo trains, 520 by default
 #            DEMO_ARGS="..."        anything else for recipes/demo/run.sh
+#            SEED=20261127          of make fuzz, today by default; CASES=10000
 #
 # make test-hosts runs the hosts' own tests under this package, and compares with tests/hosts/*.toml. Its variables:
 #            NUSSL_REPO=nussl       a folder or an archive of nussl's repository, at the commit of 1.1.9
@@ -21,7 +23,7 @@ STAMP := $(VENV)/installed
 # PYTHON, SONG and STEPS reach the commands as environment variables, so that spaces and quotes survive.
 export PYTHON SONG STEPS NUSSL_REPO ASTEROID_REPO
 
-.PHONY: venv test test-hosts demo docs lint release clean
+.PHONY: venv test test-hosts fuzz demo docs lint release clean
 
 venv: $(STAMP)
 	@sh scripts/system_needs.sh
@@ -34,6 +36,13 @@ test: venv
 
 test-hosts: venv
 	$(PY) tests/hosts/suite.py $(HOSTS_ARGS)
+
+SEED ?= $(shell date +%Y%m%d)
+CASES ?= 10000
+
+fuzz: venv
+	$(PY) tests/fuzz --cases $(CASES) --seed $(SEED)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n auto --hypothesis-profile nightly tests/test_properties.py
 
 demo: venv
 	recipes/demo/run.sh --python_path "$(abspath $(PY))" $${SONG:+--song "$$SONG"} $${STEPS:+--steps "$$STEPS"} $(DEMO_ARGS)

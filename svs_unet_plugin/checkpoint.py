@@ -126,6 +126,9 @@ def _network(
         name: weights[prefix + name].to(expected.dtype, copy=True)
         for name, expected in network.state_dict().items()
     }
+    for name, value in held.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"its weights {name!r} are NaN or infinite")
     network.load_state_dict(held, assign=True)
     return network
 

@@ -9,14 +9,33 @@ ERRORS = (OSError, ValueError, ImportError, RuntimeError, MemoryError)
 
 
 def sentence(error: BaseException) -> str:
-    """What was wrong, in one line."""
+    """What was wrong, in one line that can be printed."""
+    return printable(_text(error))
+
+
+def printable(text: str) -> str:
+    """A text whose control characters are written as ``\\n``, ``\\x1b`` ...: names may hold them.
+
+    Bytes of names that are no UTF-8 stay.
+    """
+    return "".join(
+        c if c.isprintable() or "\udc80" <= c <= "\udcff" else c.encode("unicode_escape").decode()
+        for c in text
+    )
+
+
+def _text(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError) and not error.filename and not _here():
         return "the current folder was removed: go to another one"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, ModuleNotFoundError):
         return f"this needs the package {error.name}: pip install 'svs_unet_plugin[all]'"
-    return next(iter(str(error).splitlines()), "") or f"{type(error).__name__}, without a reason"
+    whole = isinstance(
+        error, (OSError, ValueError)
+    )  # of this package; torch writes more lines below the first
+    said = str(error).strip() if whole else next(iter(str(error).splitlines()), "")
+    return said or f"{type(error).__name__}, without a reason"
 
 
 def _here() -> str:

@@ -14,7 +14,6 @@ Each system has a folder of its own, and all that is in it is written whole or n
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from svs_unet_plugin.evaluation.metrics import BSS_METRICS, SCALE_METRICS
-from svs_unet_plugin.files import atomic_write, write_json
+from svs_unet_plugin.files import atomic_write, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +67,7 @@ class System:
                 f"got {self.id!r}"
             )
         if self.kind not in get_args(Kind):
-            raise ValueError(f"a system's kind is one of {', '.join(get_args(Kind))}; got {self.kind!r}")
+            raise ValueError(f"a system's kind is one of {', '.join(get_args(Kind))}; got {self.kind!r:.100}")
 
 
 def write_system(results: Path, system: System) -> None:
@@ -86,8 +85,9 @@ def read_systems(results: Path) -> list[System]:
     """
     systems = []
     for path in sorted(results.glob("*/system.json")):
+        content = read_json(path, "description of a system")
         try:
-            systems.append(System(path.parent.name, **json.loads(path.read_text(encoding="utf-8"))))
+            systems.append(System(path.parent.name, **content))
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path} does not describe a system: {error}") from error
     if not systems:
@@ -142,8 +142,9 @@ def read_scores(results: Path, systems: Sequence[System] | None = None) -> pd.Da
     for system in read_systems(results) if systems is None else systems:
         for folder, read in (("test", _bss), ("scale", _scale)):
             for path in sorted((results / system.id / folder).glob("*.json")):
+                content = read_json(path, "file of scores")
                 try:
-                    scores = read(json.loads(path.read_text(encoding="utf-8")))
+                    scores = read(content)
                 except (KeyError, TypeError, AttributeError, ValueError) as error:
                     reason = f"{type(error).__name__}: {error}"
                     raise ValueError(f"{path} is no file of scores: {reason}") from error

@@ -127,6 +127,15 @@ class RecipeParser(ArgumentParser):
         self._script_keys.add(option.removeprefix("--"))
         self.add_argument(option, **arguments)
 
+    def parse_path(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Namespace:
+        """The options that a YAML file holds.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        _read_yaml(Path(path))
+        return super().parse_path(path, *args, **kwargs)
+
     def configuration(self, options: Namespace) -> Configuration:
         """The configuration among the options that were parsed."""
         values = options.as_dict()
@@ -163,7 +172,7 @@ def keep(configuration: Configuration, experiment: Path, data_dir: str | os.Path
     ):
         path = experiment / name
         if path.is_file():
-            before = yaml.safe_load(path.read_text(encoding="utf-8"))
+            before = _read_yaml(path)
             if changed := differences(before, now, may_change):
                 raise ValueError(
                     f"{experiment} holds an experiment with different settings: {'; '.join(changed)}. "
@@ -183,7 +192,31 @@ def read(experiment: Path) -> Configuration:
     path = experiment / CONFIGURATION_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: train the experiment first")
-    return Configuration.of(yaml.safe_load(path.read_text(encoding="utf-8")))
+    values = _read_yaml(path)
+    try:
+        return Configuration.of(values)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} is no configuration of an experiment: {reason}") from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """What a YAML file holds, if that is plain data by name.
+
+    Raises:
+        ValueError: if it holds anything else, or aliases, by which a small file can stand for a large one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it has aliases, which are not taken")
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path} can't be read: {reason}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} can't be read: it holds no names with values")
+    return found
 
 
 def installed_versions() -> str:

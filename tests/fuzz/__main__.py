@@ -16,19 +16,24 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: its threads would not be forked
 sys.path[:1] = map(str, Path(__file__).parents[1:3])
 
-from fuzz.driver import Result, run
-from fuzz.surfaces import SURFACES, prepare
+from fuzz.driver import Result, run  # noqa: E402
+from fuzz.surfaces import SURFACES, prepare  # noqa: E402
 
 
 def table(results: list[Result]) -> str:
     """A row a surface, in Markdown."""
-    rows = ["| surface | cases | right | refused | other | most s | most MB |", "|---|--:|--:|--:|--:|--:|--:|"]
+    rows = [
+        "| surface | cases | right | refused | other | most s | most MB |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
     by_surface = defaultdict(list)
     for result in results:
         by_surface[result.surface].append(result)
     for name, of in {**dict(sorted(by_surface.items())), "all": results}.items():
         ends = Counter(result.outcome for result in of)
-        counts = " | ".join(str(number) for number in (len(of), ends["right"], ends["refused"], ends["other"]))
+        counts = " | ".join(
+            str(number) for number in (len(of), ends["right"], ends["refused"], ends["other"])
+        )
         most = max(result.seconds for result in of), max(result.megabytes for result in of)
         rows.append(f"| {name} | {counts} | {most[0]:.1f} | {most[1]:.0f} |")
     return "\n".join(rows)

@@ -1,14 +1,15 @@
 """Runs cases, each in a process of its own with limits, and judges how they end.
 
-A surface is a generator function: it makes the input of a case, yields what that is, and reads it. If it comes
-to its end, the answer was right, and whatever it asserts was true. It may also raise a ``ValueError`` or an
-``OSError`` of this package, of one sentence. All else is a finding: other errors, a crash, too much time or
-memory, a program or a connection that was started, a file that was written outside of the output folder, or
-left half-written.
+A surface is a generator function: it makes the input of a case, yields what that is, and reads it. If it
+comes to its end, the answer was right, and whatever it asserts was true. It may also raise a ``ValueError``
+or an ``OSError`` of this package, of one sentence. All else is a finding: other errors, a crash, too much
+time or memory, a program or a connection that was started, a file that was written outside of the output
+folder, or left half-written.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -40,8 +41,25 @@ _FILE_BYTES = 2**28
 _PACKAGE = str(Path(svs_unet_plugin.__file__).parent)
 _PROGRAMS = ("ffmpeg", "ffprobe")
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-_CHANGES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.chmod", "os.truncate")
-_FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.fork", "pty.spawn", "socket.connect", "socket.bind")
+_CHANGES = (
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.chmod",
+    "os.truncate",
+)
+_FORBIDDEN = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.fork",
+    "pty.spawn",
+    "socket.connect",
+    "socket.bind",
+)
 _FORBIDDEN += ("pickle.find_class", "ctypes.dlopen", "webbrowser.open", "urllib.Request")
 
 
@@ -119,6 +137,8 @@ def run(
     """
     rounds = [name for name, (weight, _) in surfaces.items() for _ in range(weight)]
     running: dict[int, _Running] = {}
+    gc.collect()
+    gc.freeze()  # what is there is not to be copied by every process that looks for garbage
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         waiting = iter(numbers)
         more = True
@@ -229,7 +249,11 @@ def _inside(case: Case, surface: Surface, pipe: int) -> None:
     findings: list[str] = []
     before = _tree(case)
     memory = _memory("self")
-    for kind, limit in (("AS", int(memory["VmSize"] * 1e6) + _ADDRESS_SPACE), ("FSIZE", _FILE_BYTES), ("CORE", 0)):
+    for kind, limit in (
+        ("AS", int(memory["VmSize"] * 1e6) + _ADDRESS_SPACE),
+        ("FSIZE", _FILE_BYTES),
+        ("CORE", 0),
+    ):
         resource.setrlimit(getattr(resource, f"RLIMIT_{kind}"), (limit, limit))
     Path("/proc/self/clear_refs").write_text("5")  # the highest size is that of now
     armed = threading.Event()
@@ -255,7 +279,11 @@ def _inside(case: Case, surface: Surface, pipe: int) -> None:
     armed.clear()
     del steps
     after = _tree(case)
-    findings += [f"it changed {path}" for path in sorted(before.keys() | after.keys()) if before.get(path) != after.get(path)]
+    findings += [
+        f"it changed {path}"
+        for path in sorted(before.keys() | after.keys())
+        if before.get(path) != after.get(path)
+    ]
     findings += [f"it left {path.name}" for path in case.out.rglob("*") if path.name.endswith(".part")]
     sys.stderr.flush()
     if "Traceback (most recent call" in (printed := log.read_text(errors="replace")):
@@ -270,13 +298,21 @@ def _sentence(error: BaseException) -> str:
     return sentence(error) if isinstance(error, OSError) else str(error)
 
 
+def is_ours(error: BaseException) -> bool:
+    """Whether it was raised in this package itself."""
+    return traceback.extract_tb(error.__traceback__)[-1].filename.startswith(_PACKAGE)
+
+
 def _fault(error: BaseException, said: str) -> str:
     """What is wrong with an error that should be one sentence of this package."""
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = frames[-1].filename.startswith(_PACKAGE) or isinstance(error, Refused)
-    if not ours and not (isinstance(error, OSError) and error.strerror):
+    if not (is_ours(error) or isinstance(error, Refused) or (isinstance(error, OSError) and error.strerror)):
         return "an error that is not ours"
-    if "\n" in said.strip() or not said.strip() or len(said) > 2000 or re.search(r"Traceback| at 0x[0-9a-f]{6}", said):
+    if (
+        "\n" in said.strip()
+        or not said.strip()
+        or len(said) > 2000
+        or re.search(r"Traceback| at 0x[0-9a-f]{6}", said)
+    ):
         return "no sentence"
     return ""
 
@@ -298,7 +334,9 @@ def _problem(case: Case, event: str, arguments: tuple[Any, ...]) -> str:
     for path in paths:
         if isinstance(path, (str, bytes, os.PathLike)):
             real = Path(os.path.abspath(os.fsdecode(path)))
-            if not (real.is_relative_to(case.out) or real.is_relative_to(case.scratch) or str(real) == os.devnull):
+            if not (
+                real.is_relative_to(case.out) or real.is_relative_to(case.scratch) or str(real) == os.devnull
+            ):
                 return f"it did {event} of {real}"
     return ""
 

@@ -15,11 +15,11 @@ from urllib.parse import quote
 import numpy as np
 import soundfile
 
-from svs_unet_plugin import Separator, audio, ffmpeg
-from svs_unet_plugin.page.songs import Limits, Songs
 from fuzz.driver import Case, Refused
 from fuzz.mutations import damaged, name
 from fuzz.networks import small
+from svs_unet_plugin import Separator, audio, ffmpeg
+from svs_unet_plugin.page.songs import Limits, Songs
 
 _LIBSNDFILE = {
     "wav": ("WAV", "PCM_16"),
@@ -93,18 +93,21 @@ def reading(case: Case) -> Iterator[str]:
     if rng.random() < 0.3:
         separator = Separator(small())
         stems = separator.separate_file(file, case.out)
-        vocals, accompaniment = (soundfile.read(stem, dtype="float32", always_2d=True)[0].T for stem in stems.values())
+        vocals, accompaniment = (
+            soundfile.read(stem, dtype="float32", always_2d=True)[0].T for stem in stems.values()
+        )
         mixture = np.concatenate(list(file.blocks()), axis=1)
         assert vocals.shape == accompaniment.shape == mixture.shape
         loudest = max(1.0, float(np.abs(mixture).max()))
         assert np.abs(vocals + accompaniment - mixture).max() <= 1e-5 * loudest
     else:
-        first, second = (list(file.blocks()) for _ in range(2))
+        first = list(file.blocks())
         for block in first:
             assert block.dtype == np.float32 and len(block) == file.channels and np.isfinite(block).all()
         samples = sum(block.shape[1] for block in first)
         assert samples > 0 and (file.samples is None or file.warnings or samples <= file.samples)
-        assert all(map(np.array_equal, first, second)) and len(first) == len(second)
+        if rng.random() < 0.3:
+            assert all(np.array_equal(*both) for both in zip(first, file.blocks(), strict=True))
         if given.startswith("whole") and len(options) == 1:
             assert abs(samples - 22_050 / 4 * file.sample_rate / 22_050) < 0.12 * file.sample_rate
 
@@ -121,13 +124,17 @@ def page(case: Case) -> Iterator[str]:
     extension, content, given = song(rng)
     if rng.random() < 0.1:
         content, given = rng.choice((b"", rng.randbytes(100), bytes(3_000_000), b"\0" * 100)), "no song"
-    called = rng.choice((f"a.{extension}", name(rng), name(rng) + ".wav", "x" * 5000)).encode(errors="replace").decode()
-    headers = {}
+    called = (
+        rng.choice((f"a.{extension}", name(rng), name(rng) + ".wav", "x" * 5000))
+        .encode(errors="replace")
+        .decode()
+    )
+    headers: dict[str, bytes] = {}
     if rng.random() < 0.15:
         length = rng.choice(("-1", "x", "", "9" * 30, "1e3", "٣", "5, 5", "0"))
-        headers = {"content-length": length.encode()}
+        headers["content-length"] = length.encode()
     if rng.random() < 0.2:
-        headers["content-type"] = rng.choice(("multipart/form-data; boundary=x", "text/html", "\u00e9", ""))
+        headers["content-type"] = rng.choice((b"multipart/form-data; boundary=x", b"text/html", b"\xe9", b""))
     yield f"{given}, {len(content)} bytes, name {called!r}, {headers}"
     kept = Songs(Limits(minutes=0.05, megabytes=2.0))
     try:
@@ -153,9 +160,16 @@ def _question(rng: random.Random, known: str) -> tuple[str, dict[str, str]]:
     which = rng.choice((known, known, known, "..", "x", "%2e%2e", name(rng)))
     stem = rng.choice(("mixture", "mixture", "mix", "vocals", "mask", "..", "%2e%2e%2fgiven", name(rng)))
     kind = rng.choice(
-        (f"pieces/{stem}", f"pictures/{stem}.webp", f"files/{stem}.{rng.choice(('wav', 'flac', 'mp3', 'exe', '../x'))}", "")
+        (
+            f"pieces/{stem}",
+            f"pictures/{stem}.webp",
+            f"files/{stem}.{rng.choice(('wav', 'flac', 'mp3', 'exe', '../x'))}",
+            "",
+        )
     )
-    number = rng.choice(("0", "10", "-1", "1e3", "x", "", "9" * 12, "9" * 4000, "٣", "nan", "inf", "-60", "6.0001"))
+    number = rng.choice(
+        ("0", "10", "-1", "1e3", "x", "", "9" * 12, "9" * 4000, "٣", "nan", "inf", "-60", "6.0001")
+    )
     query = {key: number for key in ("start", "count", "mixture", "vocals") if rng.random() < 0.6}
     return quote(f"{which}/{kind}", safe="/%", errors="replace"), query
 

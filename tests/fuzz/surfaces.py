@@ -4,14 +4,14 @@ from fuzz import networks, sounds, texts
 from fuzz.driver import Surface
 
 SURFACES: dict[str, tuple[int, Surface]] = {
-    "audio": (5, sounds.reading),
-    "checkpoints": (4, networks.reading),
-    "page": (3, sounds.page),
+    "audio": (4, sounds.reading),
+    "checkpoints": (5, networks.reading),
+    "page": (2, sounds.page),
     "manifests": (2, texts.manifest),
     "names": (2, texts.names),
     "recipes": (1, texts.recipe),
     "scores": (1, texts.scores),
-    "settings": (1, texts.settings),
+    "settings": (2, texts.settings),
     "tags": (1, texts.tagged),
 }
 
