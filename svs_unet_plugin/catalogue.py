@@ -252,7 +252,7 @@ def read_manifest(
         try:
             table = pyarrow.dataset.dataset(at, filesystem=system, format=_FORMATS[suffix])
             if "path" not in table.schema.names:
-                names = ", ".join(table.schema.names)
+                names = ", ".join(n if n.isprintable() else repr(n) for n in table.schema.names[:20])
                 raise ValueError(f"{manifest} needs a column path, the songs' paths; it has {names}")
             paths = table.to_table(columns=["path"])["path"].cast(pa.large_string())
             paths.validate(full=True)  # that all is UTF-8

@@ -92,7 +92,7 @@ def _hostile(canary: Path) -> list[Runs]:
         Runs(open, str(canary), "w"),
         Runs(Path.touch, canary),
         Runs(__import__, "antigravity"),
-        Runs(getattr, torch, "load"),
+        Runs(getattr, torch.Tensor, "numpy"),
         Runs(torch.hub.load, "a/b", "c"),
         Runs(torch.serialization.add_safe_globals, [Runs]),
         Runs(np.fromfile, "/etc/passwd"),
