@@ -109,6 +109,12 @@ def from_json(content: bytes, path: str | os.PathLike[str], what: str) -> dict[s
     return found
 
 
+def one_line(text: str) -> str:
+    """What a file holds, or an error says of it, for a message: in one line, and no pages of it."""
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
 def copy(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Copy a file whole or not at all."""
     with atomic_write(path) as beside:
@@ -242,20 +248,10 @@ def differences(
     """What differs between two sets of settings, a phrase for each, with both values."""
     old, new = _flat(_plain(before)), _flat(_plain(now))
     return [
-        f"{_name(key)} was {_short(old.get(key))} and is now {_short(new.get(key))}"
+        f"{one_line(key)} was {one_line(repr(old.get(key)))} and is now {one_line(repr(new.get(key)))}"
         for key in dict.fromkeys([*old, *new])
         if old.get(key) != new.get(key) and key not in may_change
     ]
-
-
-def _name(key: str) -> str:
-    return key if key.isprintable() else repr(key)
-
-
-def _short(value: object) -> str:
-    """A value as it is written, but no pages of it."""
-    text = repr(value)
-    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _plain(settings: Mapping[str, Any]) -> dict[str, Any]:

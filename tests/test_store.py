@@ -110,9 +110,10 @@ def test_bad_files(tmp_path: Path) -> None:
         store.scale_file(tmp_path, "a", "x").write_text(content)
         with pytest.raises(ValueError, match=r"x\.json is no file of scores"):
             store.read_scores(tmp_path)
-    for content in ('{"name": "A"}', '{"name": "A", "kind": "magic"}', "[1]", '{"a":' * 100_000):
+    for content in ('{"name": "A"}', '{"name": "A", "kind": "magic", "a\\nb": 1}', "[1]", '{"a":' * 100_000):
         (tmp_path / "a" / "system.json").write_text(content)
         with pytest.raises(
             ValueError, match=r"system\.json (does not describe|is no description of) a system"
-        ):
+        ) as caught:
             store.read_systems(tmp_path)
+        assert "\n" not in str(caught.value)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from svs_unet_plugin.evaluation.metrics import BSS_METRICS, SCALE_METRICS
-from svs_unet_plugin.files import atomic_write, read_json, write_json
+from svs_unet_plugin.files import atomic_write, one_line, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +67,7 @@ class System:
                 f"got {self.id!r}"
             )
         if self.kind not in get_args(Kind):
-            raise ValueError(f"a system's kind is one of {', '.join(get_args(Kind))}; got {self.kind!r:.100}")
+            raise ValueError(f"a system's kind is one of {', '.join(get_args(Kind))}; got {self.kind!r}")
 
 
 def write_system(results: Path, system: System) -> None:
@@ -89,7 +89,7 @@ def read_systems(results: Path) -> list[System]:
         try:
             systems.append(System(path.parent.name, **content))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} does not describe a system: {error}") from error
+            raise ValueError(f"{path} does not describe a system: {one_line(str(error))}") from error
     if not systems:
         raise FileNotFoundError(f"{results} holds no results: there is no <system>/system.json in it")
     return systems
@@ -146,7 +146,7 @@ def read_scores(results: Path, systems: Sequence[System] | None = None) -> pd.Da
                 try:
                     scores = read(content)
                 except (KeyError, TypeError, AttributeError, ValueError) as error:
-                    reason = f"{type(error).__name__}: {error}"
+                    reason = one_line(f"{type(error).__name__}: {error}")
                     raise ValueError(f"{path} is no file of scores: {reason}") from error
                 rows.extend((system.id, path.stem, *score) for score in scores)
     return pd.DataFrame(rows, columns=["system", "track", "source", "metric", "score"])

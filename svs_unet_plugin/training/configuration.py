@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from svs_unet_plugin.files import differences, fingerprint, read_settings, write_text
+from svs_unet_plugin.files import differences, fingerprint, one_line, read_settings, write_text
 from svs_unet_plugin.mixing.excerpts import ExcerptSettings
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.training.settings import TrainSettings
@@ -196,7 +196,7 @@ def read(experiment: Path) -> Configuration:
     try:
         return Configuration.of(values)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = one_line(f"{type(error).__name__}: {error}")
         raise ValueError(f"{path} is no configuration of an experiment: {reason}") from error
 
 
@@ -212,8 +212,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             raise ValueError("it has aliases, which are not taken")
         found = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{path} can't be read: {reason}") from error
+        raise ValueError(f"{path} can't be read: {one_line(str(error))}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} can't be read: it holds no names with values")
     return found

@@ -58,7 +58,8 @@ def main() -> int:
         results.append(result)
         if result.findings or options.verbose or keep:
             print(f"case {result.number}, {result.surface}: {result.given}", file=sys.stderr)
-            print(f"    {result.outcome}: {result.said}", file=sys.stderr)
+            took = f"{result.seconds:.1f} s, {result.megabytes:.0f} MB"
+            print(f"    {result.outcome}, {took}: {result.said}", file=sys.stderr)
             for finding in result.findings:
                 print("    " + finding.replace("\n", "\n    "), file=sys.stderr)
             again = f"python tests/fuzz --seed {options.seed} --case {result.number}{only}"
