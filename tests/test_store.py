@@ -106,7 +106,8 @@ def test_bad_files(tmp_path: Path) -> None:
         System("a", "A", "magic")  # type: ignore[arg-type]
     store.write_system(tmp_path, System("a", "A", "classical"))
     store.scale_file(tmp_path, "a", "x").parent.mkdir()
-    for content in ("[1]", '{"vocals": 1}', "[" * 100_000):
+    huge = '{"vocals": {"SI-SDR": [1%s]}}' % ("0" * 400)
+    for content in ("[1]", '{"vocals": 1}', huge, "[" * 100_000):
         store.scale_file(tmp_path, "a", "x").write_text(content)
         with pytest.raises(ValueError, match=r"x\.json is no file of scores"):
             store.read_scores(tmp_path)

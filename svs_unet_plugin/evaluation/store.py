@@ -145,7 +145,7 @@ def read_scores(results: Path, systems: Sequence[System] | None = None) -> pd.Da
                 content = read_json(path, "file of scores")
                 try:
                     scores = read(content)
-                except (KeyError, TypeError, AttributeError, ValueError) as error:
+                except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
                     reason = one_line(f"{type(error).__name__}: {error}")
                     raise ValueError(f"{path} is no file of scores: {reason}") from error
                 rows.extend((system.id, path.stem, *score) for score in scores)

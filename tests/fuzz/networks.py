@@ -262,7 +262,9 @@ def reading(case: Case) -> Iterator[str]:
         content, given = _odd_archive(rng, case.canary)
     else:
         content, given = _odd_content(rng, case.canary)
-    path = case.write("network.pth", content)
+    path, song = case.write("network.pth", content), case.inputs / "song.wav"
+    mixture = np.random.default_rng(0).uniform(-1, 1, (1, 2000)).astype(np.float32)
+    soundfile.write(song, mixture.T, 8000)
     reader = rng.choices(("read", "data", "asteroid", "nussl"), (6, 1, 1.5, 1.5))[0]
     yield f"{given}, read by {reader}"
     if reader == "data":
@@ -280,12 +282,8 @@ def reading(case: Case) -> Iterator[str]:
     else:
         loaded = checkpoint.read(path)
         separator = Separator(path)
-        mixture = np.random.default_rng(0).uniform(-1, 1, (1, 2000)).astype(np.float32)
         stems = separator.separate(mixture, 8000)
         assert next(iter(stems)) == "vocals" and all(stem.shape == mixture.shape for stem in stems.values())
         assert np.abs(stems["vocals"] + stems["accompaniment"] - mixture).max() <= 1e-5
         assert loaded.network.sources and not loaded.network.training
-        song = case.scratch / "song.wav"
-        soundfile.write(song, mixture.T, 8000)
         separator.separate_file(song, case.out)
-        song.unlink()

@@ -143,7 +143,7 @@ def recipe(case: Case) -> Iterator[str]:
                     line for line in said.getvalue().splitlines() if not line.lower().startswith("usage:")
                 ]
                 assert error.code == 2 and lines and "Traceback" not in said.getvalue()
-                raise Refused(lines[-1]) from None
+                raise Refused(lines[-1][:1000]) from None  # jsonargparse says the whole value
     elif how == "read":
         configuration.read(case.inputs)
     else:
