@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -286,6 +287,19 @@ def test_a_file_that_unpacks_to_more_than_its_size(checkpoint_path: Path, tmp_pa
     assert checkpoint.load_weights_only(tmp_path / "a.pth")["a"].numel() == 2**20
     with pytest.raises(ValueError, match=r"b\.pth is no checkpoint"):
         checkpoint.load_weights_only(tmp_path / "b.pth")
+
+
+def test_nothing_is_unpacked_of_a_file_that_unpacks_to_more_than_its_size(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("a/data.pkl", bytes(300 * 2**20))
+        packed.writestr("a/version", "3")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="is no checkpoint, or a damaged one"):
+            checkpoint.read(tmp_path / "a.pth")
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_weights_that_are_no_numbers(checkpoint_path: Path, tmp_path: Path, network: UNet) -> None:

@@ -106,6 +106,7 @@ def test_an_experiment_keeps_what_it_is(tmp_path: Path) -> None:
         (b"epochs: !!python/object/apply:os.system ['touch ran']", "could not determine a constructor"),
         (b"a: &a [x, x]\nb: [*a, *a]", "it has aliases"),
         (b"- 1", "holds no names with values"),
+        (b"[" * 300_000, "it has 300000 bytes"),
     ],
 )
 def test_a_file_that_is_no_configuration(

@@ -29,6 +29,9 @@ CONFIGURATION_FILE = "conf.yml"
 DATA_FILE = "data.yml"
 """What it was trained on."""
 
+LARGEST_FILE = 200_000
+"""Bytes of a YAML file: what is nested in a larger one would take long to read."""
+
 NETWORK = ("channels", "bottleneck", "max_channels", "residual_blocks")
 """The arguments of `UNet` that a configuration has."""
 
@@ -207,6 +210,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
         ValueError: if it holds anything else, or aliases, by which a small file can stand for a large one.
     """
     try:
+        if (size := path.stat().st_size) > LARGEST_FILE:
+            raise ValueError(f"it has {size} bytes, and {LARGEST_FILE} are more than any configuration takes")
         text = path.read_text(encoding="utf-8")
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise ValueError("it has aliases, which are not taken")
