@@ -311,7 +311,7 @@ def _fault(error: BaseException, said: str) -> str:
         "\n" in said.strip()
         or not said.strip()
         or len(said) > 2000
-        or re.search(r"Traceback| at 0x[0-9a-f]{6}", said)
+        or re.search(r"Traceback|<[^>]* at 0x", said)
     ):
         return "no sentence"
     return ""
