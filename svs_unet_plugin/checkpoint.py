@@ -205,19 +205,26 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "")
 
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+@[\w./-]+")
+_HUB_ID = re.compile(r"(?!.*\.\.)[\w.-]+/[\w.-]+@[\w./-]+")  # git takes no ".." either
 
 
 def _download(hub_id: str) -> Path:
     """The file of a model on the Hugging Face Hub, from its cache if it is there.
 
     A revision is asked for, since what a branch holds today it may not hold tomorrow.
+
+    Raises:
+        ValueError: if the file is not the one that the hub has, whose name in the cache is its SHA-256.
     """
     name, revision = hub_id.split("@", 1)
     with asking_the_hub(hub_id) as reachable:
         from huggingface_hub import hf_hub_download
 
-        return Path(hf_hub_download(name, HUB_FILE, revision=revision, local_files_only=not reachable))
+        path = Path(hf_hub_download(name, HUB_FILE, revision=revision, local_files_only=not reachable))
+    held = path.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", held.name) and files.digest(held) != held.name:
+        raise ValueError(f"{held} is not what the hub has of {hub_id}: remove it, and try again")
+    return path
 
 
 @contextmanager

@@ -88,6 +88,8 @@ def _is_ours(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            if archive.getinfo(name).file_size > path.stat().st_size:  # torch.save does not compress
+                return False
             content = archive.read(name)
             return b"SVSUNet" in content or PACKAGE in content  # asteroid's file, or nussl's
     except (OSError, zipfile.BadZipFile, StopIteration):
@@ -114,7 +116,13 @@ def _on_hub(model: str) -> list[str]:
 
 
 def _rows(**values: str) -> list[str]:
-    return [f"  {name:<10} {value}" for name, value in values.items()]
+    """Lines of names and values, of which a hub may send any; none may do something to the terminal."""
+    shown = {_printable(name): _printable(value) for name, value in values.items()}
+    return [f"  {name:<10} {value}" for name, value in shown.items()]
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _size(path: Path) -> str:
