@@ -17,7 +17,6 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tempfile
@@ -104,8 +103,12 @@ def serving(scratch: Path) -> Iterator[Server]:
             assert songs is not None
             yield Server(process, int(said[1]), songs[0].decode(), scratch)
         finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(30)
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise RuntimeError("the page did not end") from None
     if left := list(scratch.glob("svs-unet-page-*")):
         raise RuntimeError(f"the page left {left}")
 

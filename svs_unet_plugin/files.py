@@ -36,7 +36,8 @@ def atomic_write(
     """A temporary path beside ``path`` to write to, which takes its name only if the block succeeds.
 
     No two calls share a temporary path, so that two processes that write one file do not disturb each other:
-    the last one wins, whole. ``path`` may become a file or a folder; what has its name before is replaced.
+    the last one wins, whole. ``path`` may become a file or a folder; what has its name before is replaced, a
+    link as well, and not what it leads to.
 
     Args:
         scratch: the folder of the temporary path, on the same file system; that of ``path`` by default.
@@ -91,6 +92,14 @@ def copy(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
         shutil.copyfile(source, beside)
 
 
+def printable(text: str) -> str:
+    """A name, in one line that does nothing to a terminal: what is for control stands there as in Python.
+
+    Bytes of a name that are no UTF-8 remain, as characters from U+DC80 to U+DCFF.
+    """
+    return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else ascii(c)[1:-1] for c in text)
+
+
 def digest(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     total = hashlib.sha256()
@@ -111,7 +120,7 @@ def fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
             if file.is_file():
                 status = file.stat()
                 lines.append(f"{file.relative_to(path.parent)} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 @contextmanager
@@ -125,6 +134,8 @@ def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / LOCK_FILE).is_symlink():  # filelock before 3.20 would empty what it leads to
+        (folder / LOCK_FILE).unlink(missing_ok=True)
     held = FileLock(folder / LOCK_FILE)
     try:
         held.acquire(timeout=0)

@@ -147,7 +147,7 @@ def test_weights_on_the_hub(
         f"someone/unet@{5 * '01234567'}: on the hub",
         "  size       14.7 MB",
         "  GNSDR      10.6, MIR-1K",
-        "  licence    mit?[2J",  # what a card says does nothing to a terminal
+        "  licence    mit\\x1b[2J",  # what a card says does nothing to a terminal
     ]
     assert main(["weights", "a/b"]) == 2
     said = capsys.readouterr().err

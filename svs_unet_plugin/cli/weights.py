@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from svs_unet_plugin.files import printable
+
 PACKAGE = b"svs_unet_plugin"
 
 
@@ -117,12 +119,7 @@ def _on_hub(model: str) -> list[str]:
 
 def _rows(**values: str) -> list[str]:
     """Lines of names and values, of which a hub may send any; none may do something to the terminal."""
-    shown = {_printable(name): _printable(value) for name, value in values.items()}
-    return [f"  {name:<10} {value}" for name, value in shown.items()]
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)
+    return [f"  {printable(name):<10} {printable(value)}" for name, value in values.items()]
 
 
 def _size(path: Path) -> str:

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from svs_unet_plugin import ffmpeg
 from svs_unet_plugin.corpora.archives import download, reason, unpack
 from svs_unet_plugin.encoding import Encoding, writers
-from svs_unet_plugin.files import atomic_write, claim, fingerprint, lock
+from svs_unet_plugin.files import atomic_write, claim, fingerprint, lock, write_text
 from svs_unet_plugin.workers import in_parallel
 
 URL = "http://mirlab.org/dataset/public/MIR-1K.zip"
@@ -67,7 +67,7 @@ def _fetch(folder: Path, url: str) -> Path:
             f"MIR-1K could not be had from {url} ({reason(error)}). "
             "Download it where there is a network, and name its folder Wavfile with --data_dir"
         ) from error
-    unpacked.touch()
+    write_text(unpacked, "")
     return clips
 
 

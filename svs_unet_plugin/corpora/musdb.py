@@ -21,7 +21,7 @@ import numpy as np
 
 from svs_unet_plugin import audio, ffmpeg
 from svs_unet_plugin.corpora.archives import download, reason, unpack
-from svs_unet_plugin.files import lock, write_json
+from svs_unet_plugin.files import lock, printable, write_json
 from svs_unet_plugin.workers import in_parallel
 
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")
@@ -316,7 +316,7 @@ def summary(checks: Sequence[Check]) -> str:
         lines.append("MUSDB18 has 100 and 50 tracks, and its 7-second sample 94 and 50: some are missing")
     lines += [f"note: {found.track.name}: {note}" for found in good for note in found.notes]
     lines += [f"skipped: {found.track.name}: {found.problem}" for found in checks if found.problem]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _is_musdb18(checks: Sequence[Check]) -> bool:

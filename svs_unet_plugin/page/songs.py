@@ -474,8 +474,8 @@ def _remove_forgotten() -> None:
     """Remove the folders of pages whose processes were killed: nobody holds them."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError, ValueError):  # another user's, or in use
-            if time.time() - folder.stat().st_mtime < 60:
-                continue  # another page may be about to begin
+            if folder.is_symlink() or time.time() - folder.stat().st_mtime < 60:
+                continue  # somebody else's, or of another page that may be about to begin
             with files.lock(folder):
                 pass
             _remove(folder)
