@@ -2,6 +2,8 @@
 # make demo    train on synthetic songs, separate     make docs    build the documentation site in build/docs
 # make venv    only install                           make release build and check what is published
 # make clean   remove what make has made
+# make newest  run the tests on the newest release of everything, weekly (TORCH=torch==2.13.0 chooses the torch)
+# make load    200 uploads to the page at once, some hostile, nightly (UPLOADS=200)
 #
 # Variables: PYTHON=python3.12      the interpreter that .venv is made with, if there is no .venv yet
 #            SONG="my song.mp3"     a song for the demo to separate
@@ -19,9 +21,9 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/installed
 
 # PYTHON, SONG and STEPS reach the commands as environment variables, so that spaces and quotes survive.
-export PYTHON SONG STEPS NUSSL_REPO ASTEROID_REPO
+export PYTHON SONG STEPS TORCH NUSSL_REPO ASTEROID_REPO
 
-.PHONY: venv test test-hosts demo docs lint release clean
+.PHONY: venv test test-hosts demo docs lint release newest load clean
 
 venv: $(STAMP)
 	@sh scripts/system_needs.sh
@@ -48,6 +50,12 @@ lint: venv
 
 release: venv
 	scripts/release.sh
+
+newest: venv
+	scripts/test_newest.sh
+
+load: venv
+	$(PY) benchmarks/page_load.py --uploads $(or $(UPLOADS),200)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

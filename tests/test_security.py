@@ -3,6 +3,7 @@
 import ast
 import re
 from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,17 @@ def test_shell_scripts_run_no_text_and_fetch_nothing() -> None:
             assert not [line for line in lines if re.search(r"(^|[;&|(]\s*|\s)(eval|curl|wget)\s", line)], (
                 path
             )
+
+
+def test_an_advisory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What CI makes of pip-audit's JSON (2.10)."""
+    audit = SourceFileLoader("audit", str(ROOT / ".ci" / "audit.py")).load_module()
+    found = {"id": "PYSEC-2026-1", "aliases": ["CVE-2026-2"], "fix_versions": ["1.2"], "description": ""}
+    packages = [
+        {"name": "one", "version": "1.1", "vulns": [found]},
+        {"name": "two", "version": "3.0", "vulns": []},
+        {"name": "three", "skip_reason": "Dependency not found on PyPI"},
+    ]
+    assert audit.report(packages) == (["one 1.1: PYSEC-2026-1, fixed in 1.2"], 2, 1)
+    monkeypatch.setattr(audit, "ACCEPTED", {"CVE-2026-2": "the part that it is in is not used"})
+    assert audit.report(packages) == ([], 2, 1)
