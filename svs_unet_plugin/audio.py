@@ -236,6 +236,10 @@ def _open_with_libsndfile(path: Path) -> tuple[AudioFile, list[str]]:
     """A file of another kind, by ffmpeg where libsndfile can't, and what is wrong with it."""
     import soundfile
 
+    if (
+        path.suffix.lower() == ".mp3"
+    ):  # but no frame of one is in it; libsndfile's decoder would print what it thinks
+        return _open_with_ffmpeg(path), []
     try:
         info = soundfile.info(libsndfile_name(path), verbose=True)
     except soundfile.LibsndfileError:

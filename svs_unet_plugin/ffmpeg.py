@@ -83,7 +83,7 @@ def probe(path: Path) -> Probe:
     entries = "stream=codec_type,sample_rate,channels:stream_tags:format=duration:format_tags"
     command = ["ffprobe", "-v", "error", *_alone(), "-show_entries", entries, "-of", "json", f"file:{path}"]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
-    reason = _last_line(run.stderr)
+    reason = _last_line(run.stderr).removeprefix(f"file:{path}: ")
     try:
         found = json.loads(run.stdout)
     except ValueError:  # ffprobe died in the middle

@@ -377,3 +377,11 @@ def test_integers_are_scaled() -> None:
     assert audio.from_integers(np.int8([64])).dtype == np.float32
     with pytest.raises(ValueError, match="must be uint8, int8, int16 or int32, got int64"):
         audio.from_integers([1, 2])
+
+
+def test_junk_named_mp3_is_refused_in_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """libsndfile's decoder, which a file of that name would be given to, prints three lines."""
+    (tmp_path / "a.mp3").write_text("junk")
+    with pytest.raises(ValueError, match=r"a\.mp3 is not audio that can be read: [\w ]+$"):
+        audio.read(tmp_path / "a.mp3")
+    assert capfd.readouterr().err == ""

@@ -214,7 +214,8 @@ def _scaper() -> None:
 
 def _museval() -> None:
     """NumPy 2.0 removed ``np.linalg.linalg``, which museval, and so BSSEvalV4, names at a singular system."""
-    import_museval()
+    with contextlib.suppress(ImportError):  # it is not installed
+        import_museval()
 
 
 def _report_card() -> None:
