@@ -37,6 +37,7 @@ def ask(server: Server, method: str, target: str, body: bytes = b"", **headers: 
     return answer.status, text
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="it counts as Linux lets it")
 def test_20_uploads_at_once(server: Server) -> None:
     """The short form of ``benchmarks/page_load.py``: eight kinds of clients, some of them slow or hostile."""
     load = asyncio.run(loaded(server, 20, patient=False))
