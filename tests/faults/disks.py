@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from faults.kills import LONGEST, Operation, check, leftovers
-from killing import environment_of
+from faults.faulty import run, sentence
+from faults.kills import Operation, check, leftovers
 
 ROOMY = 1 << 30
 
@@ -57,19 +56,6 @@ def used(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def run(command: Sequence[str], **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, env=environment_of(), capture_output=True, text=True, timeout=LONGEST, **options
-    )  # type: ignore[call-overload]
-
-
-def sentence(done: subprocess.CompletedProcess[str]) -> str:
-    """The last thing that a command said of why it ended, which must be no traceback."""
-    assert done.returncode > 0, f"it ended with {done.returncode}: {done.stdout}{done.stderr}"
-    assert "Traceback" not in done.stdout + done.stderr, done.stderr
-    return done.stderr.replace("\r", "\n").strip().splitlines()[-1]
-
-
 def fill(operation: Operation, disk: Disk, share: float = 0.6) -> str:
     """Let an operation run out of a disk that holds a share of what it writes, and then on a large one.
 
@@ -84,8 +70,7 @@ def fill(operation: Operation, disk: Disk, share: float = 0.6) -> str:
     operation.begin_anew()
     disk.resize(-(-size // 4096) * 4096 + 16 * 4096)
     try:
-        done = run(operation.command)
-        said = sentence(done)
+        said = sentence(run(operation.command))
         whole = operation.read(operation.out)
         if not operation.grows:
             check(operation, whole, {name: expected[name] for name in whole if name in expected})
@@ -96,8 +81,3 @@ def fill(operation: Operation, disk: Disk, share: float = 0.6) -> str:
     check(operation, operation.read(operation.out), expected)
     assert not leftovers(operation.out), leftovers(operation.out)
     return said
-
-
-def nobody_may_write(folder: Path) -> None:
-    for path in [folder, *folder.rglob("*")]:
-        os.chmod(path, 0o555 if path.is_dir() else 0o444)
