@@ -119,7 +119,7 @@ def test_two_runs_on_one_folder_at_once(kitchen: Kitchen, name: str) -> None:
     operation.begin_anew()
     with ThreadPoolExecutor(2) as pool:
         ended = list(pool.map(run, 2 * [operation.command]))
-    assert 0 in [done.returncode for done in ended], ended
+    assert 0 in [done.returncode for done in ended], [done.stderr for done in ended]
     for done in ended:
         assert done.returncode == 0 or "is in use by another run: wait" in sentence(done)
     if name != "separate":  # where each song is for whoever is the first
