@@ -43,9 +43,19 @@ class Kitchen:
 
     def __init__(self, folder: Path, out: Path | None = None) -> None:
         self.folder, self.out = folder, out or folder / "out"
+        self._undisturbed: dict[str, Mapping[str, Any]] = {}
 
     def operation(self, name: str) -> Operation:
         return OPERATIONS[name](self)
+
+    def undisturbed(self, name: str) -> Mapping[str, Any]:
+        """What an operation leaves that nothing disturbs; it is run once."""
+        if name not in self._undisturbed:
+            operation = self.operation(name)
+            operation.begin_anew()
+            operation.run()
+            self._undisturbed[name] = operation.read(operation.out)
+        return self._undisturbed[name]
 
     def _made(self, name: str, *command: object) -> Path:
         path = self.folder / name

@@ -62,10 +62,7 @@ def test_a_song_that_kills_its_process_is_named_when_the_others_are_scored(
 
 
 def test_a_process_that_is_killed_once_loses_nothing(kitchen: Kitchen) -> None:
-    operation = kitchen.operation("prepare")
-    operation.begin_anew()
-    operation.run()
-    expected = operation.read(operation.out)
+    operation, expected = kitchen.operation("prepare"), kitchen.undisturbed("prepare")
     operation.begin_anew()
 
     def kill(process: int) -> bool:

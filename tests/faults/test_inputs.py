@@ -96,10 +96,7 @@ time.time_ns = lambda: int(time.time() * 1e9)
 )
 def test_a_clock_that_is_set_back(kitchen: Kitchen, tmp_path: Path, name: str, moment: str) -> None:
     """By years, after a kill; the files of the first run are from the future then."""
-    operation = kitchen.operation(name)
-    operation.begin_anew()
-    operation.run()
-    expected = operation.read(operation.out)
+    operation, expected = kitchen.operation(name), kitchen.undisturbed(name)
     operation.begin_anew()
     assert kill_when(lambda: bool(list(operation.out.glob(moment))), operation.command)
     for path in operation.out.rglob("*"):
@@ -112,10 +109,7 @@ def test_a_clock_that_is_set_back(kitchen: Kitchen, tmp_path: Path, name: str, m
 @pytest.mark.parametrize("name", ["separate", "prepare", "train-nussl", "ray"])
 def test_two_runs_on_one_folder_at_once(kitchen: Kitchen, name: str) -> None:
     """One of them does the work, or both; whoever does not says why."""
-    operation = kitchen.operation(name)
-    operation.begin_anew()
-    operation.run()
-    expected = operation.read(operation.out)
+    operation, expected = kitchen.operation(name), kitchen.undisturbed(name)
     operation.begin_anew()
     with ThreadPoolExecutor(2) as pool:
         ended = list(pool.map(run, 2 * [operation.command]))
