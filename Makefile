@@ -10,6 +10,10 @@
 #            STEPS=80               how long the demo trains, 520 by default
 #            DEMO_ARGS="..."        anything else for recipes/demo/run.sh
 #
+# make faults kills every long operation 20 times at random moments, starts it again, and compares what it leaves with
+# what an undisturbed run leaves; then it fills its disk, if it may mount one. It takes an hour. Its variable:
+#            FAULTS_ARGS="..."      such as "--kills 5 separate train-nussl"
+#
 # make test-hosts runs the hosts' own tests under this package, and compares with tests/hosts/*.toml. Its variables:
 #            NUSSL_REPO=nussl       a folder or an archive of nussl's repository, at the commit of 1.1.9
 #            ASTEROID_REPO=asteroid of asteroid's, at v0.7.0
@@ -23,7 +27,7 @@ STAMP := $(VENV)/installed
 # PYTHON, SONG and STEPS reach the commands as environment variables, so that spaces and quotes survive.
 export PYTHON SONG STEPS TORCH NUSSL_REPO ASTEROID_REPO
 
-.PHONY: venv test test-hosts demo docs lint release newest load clean
+.PHONY: venv test test-hosts faults demo docs lint release newest load clean
 
 venv: $(STAMP)
 	@sh scripts/system_needs.sh
@@ -36,6 +40,9 @@ test: venv
 
 test-hosts: venv
 	$(PY) tests/hosts/suite.py $(HOSTS_ARGS)
+
+faults: venv
+	OMP_NUM_THREADS=1 $(PY) tests/faults $(FAULTS_ARGS)
 
 demo: venv
 	recipes/demo/run.sh --python_path "$(abspath $(PY))" $${SONG:+--song "$$SONG"} $${STEPS:+--steps "$$STEPS"} $(DEMO_ARGS)

@@ -11,6 +11,7 @@ refused. So is one that describes a larger network than it holds, before any mem
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -282,6 +283,17 @@ def _verify(path: Path) -> None:
     expected = {name: digest for digest, name in (line.split() for line in lines)}
     if files.digest(path) != expected.get(path.name):
         raise ValueError(f"{path} is damaged: it is not what SHA256SUMS beside it states; install again")
+
+
+def write(content: Any, path: str | os.PathLike[str]) -> None:
+    """``torch.save``, whole or not at all; the same content gives the same bytes, whatever the file's name.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    buffer = io.BytesIO()  # torch does not say why it can't write to a file
+    torch.save(content, buffer)
+    files.write_bytes(path, buffer.getbuffer())
 
 
 def load_weights_only(path: str | os.PathLike[str], allowed: Sequence[Allowed] = ()) -> Any:
