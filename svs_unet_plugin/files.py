@@ -133,6 +133,36 @@ def write_json(path: str | os.PathLike[str], content: object) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def read_json(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
+    """The content of a JSON file, which is an object.
+
+    Args:
+        what: it should be, such as ``"record of settings"``; for messages.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no such file.
+    """
+    return from_json(Path(path).read_bytes(), path, what)
+
+
+def from_json(content: bytes, path: str | os.PathLike[str], what: str) -> dict[str, Any]:
+    """What the bytes of a JSON file hold; see `read_json`."""
+    try:
+        found = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no {what}: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is no {what}: it holds no object with names and values")
+    return found
+
+
+def one_line(text: str) -> str:
+    """What a file holds, or an error says of it, for a message: in one line, and no pages of it."""
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
 def copy(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Copy a file whole or not at all."""
     with atomic_write(path) as beside:
@@ -247,10 +277,7 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     path = Path(folder) / SETTINGS_FILE
     if not path.is_file():
         return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no record of settings: {error}") from error
+    return read_json(path, "record of settings")
 
 
 def check_settings(
@@ -279,7 +306,7 @@ def differences(
     """What differs between two sets of settings, a phrase for each, with both values."""
     old, new = _flat(_plain(before)), _flat(_plain(now))
     return [
-        f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
+        f"{one_line(key)} was {one_line(repr(old.get(key)))} and is now {one_line(repr(new.get(key)))}"
         for key in dict.fromkeys([*old, *new])
         if old.get(key) != new.get(key) and key not in may_change
     ]
