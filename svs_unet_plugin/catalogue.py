@@ -333,8 +333,7 @@ class _Results:
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
         if isinstance(self.system, LocalFileSystem):
-            with files.atomic_write(path) as beside:
-                beside.write_bytes(buffer.getvalue())
+            files.write_bytes(path, buffer.getbuffer())
         else:
             self.system.pipe_file(path, buffer.getvalue())
 

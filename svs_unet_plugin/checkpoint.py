@@ -11,6 +11,7 @@ refused. So is one that describes a larger network than it holds, before any mem
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -208,19 +209,26 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "")
 
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+@[\w./-]+")
+_HUB_ID = re.compile(r"(?!.*\.\.)[\w.-]+/[\w.-]+@[\w./-]+")  # git takes no ".." either
 
 
 def _download(hub_id: str) -> Path:
     """The file of a model on the Hugging Face Hub, from its cache if it is there.
 
     A revision is asked for, since what a branch holds today it may not hold tomorrow.
+
+    Raises:
+        ValueError: if the file is not the one that the hub has, whose name in the cache is its SHA-256.
     """
     name, revision = hub_id.split("@", 1)
     with asking_the_hub(hub_id) as reachable:
         from huggingface_hub import hf_hub_download
 
-        return Path(hf_hub_download(name, HUB_FILE, revision=revision, local_files_only=not reachable))
+        path = Path(hf_hub_download(name, HUB_FILE, revision=revision, local_files_only=not reachable))
+    held = path.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", held.name) and files.digest(held) != held.name:
+        raise ValueError(f"{held} is not what the hub has of {hub_id}: remove it, and try again")
+    return path
 
 
 @contextmanager
@@ -278,6 +286,17 @@ def _verify(path: Path) -> None:
     expected = {name: digest for digest, name in (line.split() for line in lines)}
     if files.digest(path) != expected.get(path.name):
         raise ValueError(f"{path} is damaged: it is not what SHA256SUMS beside it states; install again")
+
+
+def write(content: Any, path: str | os.PathLike[str]) -> None:
+    """``torch.save``, whole or not at all; the same content gives the same bytes, whatever the file's name.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    buffer = io.BytesIO()  # torch does not say why it can't write to a file
+    torch.save(content, buffer)
+    files.write_bytes(path, buffer.getbuffer())
 
 
 def load_weights_only(path: str | os.PathLike[str], allowed: Sequence[Allowed] = ()) -> Any:

@@ -11,9 +11,11 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,8 @@ def atomic_write(
     """A temporary path beside ``path`` to write to, which takes its name only if the block succeeds.
 
     No two calls share a temporary path, so that two processes that write one file do not disturb each other:
-    the last one wins, whole. ``path`` may become a file or a folder; what has its name before is replaced.
+    the last one wins, whole. ``path`` may become a file or a folder; what has its name before is replaced, a
+    link as well, and not what it leads to. What a process that was killed has left beside is removed.
 
     Args:
         scratch: the folder of the temporary path, on the same file system; that of ``path`` by default.
@@ -46,7 +49,8 @@ def atomic_write(
     """
     path = Path(path)
     scratch = path.parent if scratch is None else Path(scratch)
-    beside, before = (scratch / f".{uuid.uuid4().hex}{PART_SUFFIX}" for _ in range(2))
+    _remove_abandoned(scratch)
+    beside, before = (scratch / f"{_mine()}{uuid.uuid4().hex}{PART_SUFFIX}" for _ in range(2))
     try:
         yield beside
         if path.is_dir() and not beside.is_dir():
@@ -62,15 +66,59 @@ def atomic_write(
             with suppress(FileNotFoundError):  # another writer was faster
                 os.replace(path, before)
             _remove(before)
+    except OSError as error:
+        if error.filename is None and error.strerror:  # such as that of a disk that is full
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         _remove(beside)
 
 
+def _mine() -> str:
+    """How the names begin of what this process has not finished: they tell when nobody will."""
+    return f".{_host()}-{os.getpid()}-"
+
+
+@cache
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+@cache  # once a process: what it leaves itself is for the next one
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes of this machine that are no more have left in a folder."""
+    try:
+        names = os.listdir(folder)
+    except OSError:  # whoever writes there will say so
+        return
+    for name in filter(is_part, names):
+        host, _, rest = name[1:].partition("-")
+        process = rest.partition("-")[0]
+        if host == _host() and process.isdecimal() and not _runs(int(process)):
+            _remove(folder / name)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        pass
+    return True
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
+    """Write a file whole or not at all."""
+    with atomic_write(path) as beside:
+        beside.write_bytes(content)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -121,6 +169,14 @@ def copy(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
         shutil.copyfile(source, beside)
 
 
+def printable(text: str) -> str:
+    """A name, in one line that does nothing to a terminal: what is for control stands there as in Python.
+
+    Bytes of a name that are no UTF-8 remain, as characters from U+DC80 to U+DCFF.
+    """
+    return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else ascii(c)[1:-1] for c in text)
+
+
 def digest(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     total = hashlib.sha256()
@@ -141,7 +197,7 @@ def fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
             if file.is_file():
                 status = file.stat()
                 lines.append(f"{file.relative_to(path.parent)} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 @contextmanager
@@ -155,6 +211,8 @@ def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / LOCK_FILE).is_symlink():  # filelock before 3.20 would empty what it leads to
+        (folder / LOCK_FILE).unlink(missing_ok=True)
     held = FileLock(folder / LOCK_FILE)
     try:
         held.acquire(timeout=0)
@@ -275,13 +333,14 @@ def _leftovers(folder: Path) -> Iterator[Path]:
         if Path(parent) != folder and LOCK_FILE in names:
             folders.clear()
             continue
-        yield from (Path(parent, name) for name in folders + names if _is_part(name))
-        folders[:] = [name for name in folders if not _is_part(name)]
+        yield from (Path(parent, name) for name in folders + names if is_part(name))
+        folders[:] = [name for name in folders if not is_part(name)]
 
 
-def _is_part(name: str) -> bool:
+def is_part(name: str) -> bool:
+    """Whether a file or folder of this name is one that is not whole yet."""
     return name.startswith(".") and name.endswith(PART_SUFFIX)
 
 
 def _is_own(item: Path) -> bool:
-    return item.name == LOCK_FILE or _is_part(item.name)
+    return item.name == LOCK_FILE or is_part(item.name)

@@ -21,6 +21,7 @@ from svs_unet_plugin.arrays import as_array, as_mixture
 from svs_unet_plugin.audio import AudioFile
 from svs_unet_plugin.chunks import Chunks, Estimates, Masker, Plan, peak
 from svs_unet_plugin.encoding import Encoding, read_tags, writers
+from svs_unet_plugin.files import fingerprint
 from svs_unet_plugin.pipeline import Pipeline
 from svs_unet_plugin.progress import Cancelled, Meter, Progress
 from svs_unet_plugin.stft import STFT
@@ -208,6 +209,7 @@ class Separator:
         """
         paths = self._paths(out, stems, encoding.format)
         file = path if isinstance(path, AudioFile) else audio_io.open_file(path)
+        state = fingerprint([file.path])
         meter = Meter(file.sample_rate, file.length, progress, cancel)
         # All of the file is read before anything is written, and so found to be sound.
         song = self._listen(file.blocks, file.channels, file.sample_rate, meter)
@@ -222,6 +224,8 @@ class Separator:
                 for block in self._stems(song, meter):
                     for write, stem in zip(writes, wanted, strict=True):
                         write(block[stem])
+                if fingerprint([file.path]) != state:
+                    raise ValueError(f"{file.path} was changed while it was read: wait until it is whole")
         except BaseException:
             for folder in made:
                 with suppress(OSError):  # somebody else may have put something there

@@ -127,7 +127,7 @@ def hub() -> Iterator[str]:
         def do_GET(self) -> None:
             result = {"task": {"type": "audio-to-audio"}, "dataset": {"type": "mir1k", "name": "MIR-1K"}}
             result["metrics"] = [{"type": "sdr", "name": "GNSDR", "value": 10.6}]  # type: ignore[assignment]
-            card = {"license": "mit", "model-index": [{"name": "unet", "results": [result]}]}
+            card = {"license": "mit\x1b[2J", "model-index": [{"name": "unet", "results": [result]}]}
             file = {"rfilename": checkpoint.HUB_FILE, "size": 14_700_000}
             found = self.path.startswith("/api/models/someone/unet")
             body = {"id": "someone/unet", "sha": 5 * "01234567", "cardData": card, "siblings": [file]}
@@ -157,7 +157,7 @@ def test_weights_on_the_hub(
         f"someone/unet@{5 * '01234567'}: on the hub",
         "  size       14.7 MB",
         "  GNSDR      10.6, MIR-1K",
-        "  licence    mit",
+        "  licence    mit\\x1b[2J",  # what a card says does nothing to a terminal
     ]
     assert main(["weights", "a/b"]) == 2
     said = capsys.readouterr().err

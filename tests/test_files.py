@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from killing import kill_script_when
+from killing import environment_of, kill_script_when
 
 from svs_unet_plugin import files
 
@@ -195,6 +195,38 @@ def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
     with files.claim(tmp_path, SETTINGS, holds="results") as resumed:
         assert resumed
         assert names(tmp_path) == [files.LOCK_FILE, files.SETTINGS_FILE]
+
+
+WRITE = """
+import sys, time
+from svs_unet_plugin import files
+with files.atomic_write(sys.argv[1]) as beside:
+    beside.write_text("half")
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_left_goes_with_the_next_file(tmp_path: Path) -> None:
+    """But what others are writing at the moment stays, and what another machine left, whose processes nobody
+    here knows."""
+    half = lambda: [path.name for path in tmp_path.glob(f".*{files.PART_SUFFIX}")]  # noqa: E731
+    (tmp_path / f".0123abcd-1-0{files.PART_SUFFIX}").touch()
+    (tmp_path / f".notes{files.PART_SUFFIX}").touch()
+    mine = set(half())
+    program = f"from svs_unet_plugin import files; files.write_text({str(tmp_path / 'other')!r}, 'a')"
+    write = [sys.executable, "-c", program]
+
+    def wrote() -> bool:
+        if len(half()) == len(mine):
+            return False
+        subprocess.run(write, check=True, env=environment_of())
+        assert len(half()) == len(mine) + 1  # it is at work
+        return True
+
+    assert kill_script_when(wrote, WRITE, tmp_path / "file")
+    assert len(half()) == len(mine) + 1
+    subprocess.run(write, check=True, env=environment_of())
+    assert set(half()) == mine and not (tmp_path / "file").exists()
 
 
 def test_a_claim_with_different_settings(tmp_path: Path) -> None:

@@ -27,8 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals
-from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals, write
 from svs_unet_plugin.module_view import module_view
 from svs_unet_plugin.pickling import bring_repairs_along
 
@@ -264,8 +263,7 @@ def _load(path: str | os.PathLike[str], **kwargs: Any) -> Any:
 
 def _save(content: Any, path: str | os.PathLike[str]) -> None:
     """``torch.save``, whole or not at all: asteroid writes over the file that it has read."""
-    with atomic_write(path) as beside:
-        torch.save(content, beside)
+    write(content, path)
 
 
 def _commands() -> None:

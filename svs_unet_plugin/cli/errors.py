@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import os
 
+from svs_unet_plugin.files import printable
+
 ERRORS = (OSError, ValueError, ImportError, RuntimeError, MemoryError)
 """What is said in one sentence: bad input, a full disk or GPU, a missing package, a dead worker."""
 
 
 def sentence(error: BaseException) -> str:
-    """What was wrong, in one line that can be printed."""
-    return printable(_text(error))
+    """What was wrong, in one line, which does nothing to a terminal, whatever names are in it."""
+    return printable(_said(error))
 
 
-def printable(text: str) -> str:
-    """A text whose control characters are written as ``\\n``, ``\\x1b`` ...: names may hold them.
-
-    Bytes of names that are no UTF-8 stay.
-    """
-    return "".join(
-        c if c.isprintable() or "\udc80" <= c <= "\udcff" else c.encode("unicode_escape").decode()
-        for c in text
-    )
-
-
-def _text(error: BaseException) -> str:
+def _said(error: BaseException) -> str:
     if isinstance(error, FileNotFoundError) and not error.filename and not _here():
         return "the current folder was removed: go to another one"
     if isinstance(error, OSError) and error.strerror:

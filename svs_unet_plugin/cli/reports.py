@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
-from svs_unet_plugin.cli.errors import printable
+from svs_unet_plugin.files import printable
 
 SIGN_OF_LIFE_SECONDS = 10.0
 """How often a song that is being separated is heard of where there is no terminal to draw bars on."""
@@ -129,6 +129,7 @@ class Report:
     @contextmanager
     def progress(self, name: str) -> Iterator[Callable[[float, float], None] | None]:
         """A function that is told how many seconds of a song are done, and of how many."""
+        name = printable(name)
         if self.quiet:
             yield None
         elif self._bars:
@@ -174,9 +175,9 @@ class Report:
             if outcome.status == "failed":
                 self._say(f"svs-unet: {_named(outcome.error, outcome.song)}")
             if outcome.status == "skipped" and not self.quiet:
-                self._say(f"{outcome.song}: skipped, its stems are there")
+                self._say(f"{printable(outcome.song)}: skipped, its stems are there")
             if outcome.status == "done":
-                self.tell(f"{outcome.song}: {_pace(outcome.seconds, outcome.took)}")
+                self.tell(f"{printable(outcome.song)}: {_pace(outcome.seconds, outcome.took)}")
             if self.as_json:
                 self._say(outcome.as_json(), sys.stdout)
             elif not self.quiet and not self.to_stdout and outcome.status in ("done", "planned"):
@@ -217,7 +218,9 @@ class Report:
 
 
 def _named(sentence: str, song: str) -> str:
-    return sentence if song in sentence or printable(song) in sentence else f"{song}: {sentence}"
+    """A sentence about a song, as `svs_unet_plugin.cli.errors.sentence` has them."""
+    sentence, song = printable(sentence), printable(song)
+    return sentence if song in sentence else f"{song}: {sentence}"
 
 
 def _pace(seconds: float, took: float) -> str:

@@ -107,7 +107,10 @@ def prepare(
         missing = [track for track in tracks if not writer.has(track)]
         if missing:  # until they are written, the folder is not finished
             (out / PREPARED_FILE).unlink(missing_ok=True)
-        checks = [*in_parallel(writer.write, missing, jobs, title="Prepare"), *musdb.strays(source)]
+        checks = [
+            *in_parallel(writer.write, missing, jobs, title="Prepare", lost=Check),
+            *musdb.strays(source),
+        ]
         notes = {_key(track): writer.record(track)["notes"] for track in tracks if writer.has(track)}
         found = {
             "skipped": {_key(check.track): check.problem for check in checks if check.problem},
@@ -188,6 +191,7 @@ class _Writer:
         return track.subset == "train" and track.name not in self.valid
 
     def write(self, track: Track) -> Check:
+        source = fingerprint([track.path])
         try:
             streams, meter = track.open(), Meter()
             # Streams and channels side by side: (5 · channels, samples).
@@ -197,15 +201,17 @@ class _Writer:
             found = meter.check(track, streams)
         except (OSError, ValueError) as error:
             return Check(track, str(error))
+        if fingerprint([track.path]) != source:
+            return Check(track, f"{track.path} was changed while it was read")
         pieces = [np.concatenate(low, axis=1).reshape(len(STREAMS), streams.channels, -1)]
         if self.settings.trim_seconds is not None and self.is_for_training(track):
             pieces = [trim(pieces[0], round(self.settings.trim_seconds * rate))]
         if self.settings.segment_seconds is not None and self.cuts(track):
             pieces = segments(pieces[0], round(self.settings.segment_seconds * rate))
-        self._write_pieces(track, found, pieces)
+        self._write_pieces(track, found, pieces, source)
         return found
 
-    def _write_pieces(self, track: Track, found: Check, pieces: list[np.ndarray]) -> None:
+    def _write_pieces(self, track: Track, found: Check, pieces: list[np.ndarray], source: str) -> None:
         for index, piece in reversed(list(enumerate(pieces))):
             target = self.folder(track, index)
             target.parent.mkdir(exist_ok=True)
@@ -222,7 +228,7 @@ class _Writer:
                 break
             shutil.rmtree(self.folder(track, index))
         # Last, so that a track is made again if this is not done.
-        record = {"source": fingerprint([track.path]), "notes": found.notes}
+        record = {"source": source, "notes": found.notes}
         write_json(self._record_file(track), record)
 
 

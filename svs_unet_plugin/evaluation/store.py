@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from svs_unet_plugin.encoding import write_errors
 from svs_unet_plugin.evaluation.metrics import BSS_METRICS, SCALE_METRICS
 from svs_unet_plugin.files import atomic_write, one_line, read_json, write_json
 
@@ -193,7 +194,7 @@ def write_audio(results: Path, system: str, track: str, source: str, samples: np
 
     path = audio_folder(results, system, track) / f"{source}.flac"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as beside:
+    with atomic_write(path) as beside, write_errors([path]):
         soundfile.write(beside, np.clip(samples, -1, 1).T, rate, format="FLAC", subtype="PCM_16")
     return path
 

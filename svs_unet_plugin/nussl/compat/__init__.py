@@ -12,6 +12,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import io
 import json
 import os
 import threading
@@ -24,7 +25,7 @@ import numpy as np
 from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals
 from svs_unet_plugin.corpora.musdb import SETUP_FILE
 from svs_unet_plugin.evaluation.metrics import import_museval
-from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.files import write_bytes
 from svs_unet_plugin.mixing.scaper import import_scaper
 from svs_unet_plugin.module_view import module_view
 from svs_unet_plugin.nussl.compat.optional import stand_ins
@@ -304,8 +305,9 @@ def _save() -> None:
                 num_channels=train_data.num_channels,
                 metadata=train_data.metadata,
             )
-        with atomic_write(location) as beside:
-            plain_save(self, str(beside), metadata, described, val_data, trainer)
+        content = io.BytesIO()  # torch does not say why it can't write to a file
+        plain_save(self, content, metadata, described, val_data, trainer)
+        write_bytes(location, content.getbuffer())
         return location
 
     model_class.save = save
