@@ -8,7 +8,6 @@ turn.
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import platform
 import resource
@@ -16,20 +15,18 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fractions import Fraction
 from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from types import ModuleType
 
 import numpy as np
 import soundfile
 import torch
+from peers import ht_demucs, open_unmix
 from torch import Tensor
 from tqdm import tqdm
 
@@ -77,7 +74,10 @@ def compare_speed(seconds: int, threads: int, rounds: int) -> str:
     torch.set_num_threads(threads)
     torch.manual_seed(SEED)
     load = os.getloadavg()[0]  # of others: a thread without an idle core starves
-    peers = [open_unmix(), ht_demucs()]  # first, so that a missing one is noticed at once
+    peers = [  # first, so that a missing one is noticed at once
+        System("Open-Unmix", open_unmix("umxhq", targets=["vocals"], residual=True)),
+        System("HT Demucs", ht_demucs(shifts=0)),
+    ]
     ours = [
         plugin("the paper's U-Net", Separator(_random_unet(), device="cpu", stft=STFT())),
         plugin("bundled U-Net", Separator(device="cpu")),
@@ -112,39 +112,6 @@ def compare_speed(seconds: int, threads: int, rounds: int) -> str:
 def plugin(name: str, separator: Separator) -> System:
     """This package's `Separator`."""
     return System(name, lambda audio: separator.separate(audio, SAMPLE_RATE))
-
-
-def open_unmix() -> System:
-    """Open-Unmix as ``umxhq(targets=["vocals"], residual=True)`` sets it up: one network, one EM iteration.
-
-    The command line's default, ``umxl``, has layers of twice the width and takes longer.
-    """
-    with _torchaudio_or_stand_in():
-        openunmix = _import_peer("openunmix", "openunmix")
-    separator = openunmix.umxhq(targets=["vocals"], residual=True, pretrained=False, device="cpu").eval()
-    return System("Open-Unmix", torch.inference_mode()(lambda audio: separator(audio[None])))
-
-
-def ht_demucs() -> System:
-    """HT Demucs in the configuration of the released ``htdemucs``, run as its command line runs it.
-
-    But with no shift: the command line's single random shift (``shifts=1``) costs half a second of audio
-    more and would make the runs differ.
-    """
-    with _torchaudio_or_stand_in():  # up to demucs 4.0
-        htdemucs = _import_peer("demucs.htdemucs", "demucs")
-        apply = _import_peer("demucs.apply", "demucs")
-    # Of the class's defaults, the released model changes these three: 41 984 456 parameters.
-    network = htdemucs.HTDemucs(
-        sources=["drums", "bass", "other", "vocals"],
-        bottom_channels=512,
-        dconv_mode=3,
-        segment=Fraction(39, 5),
-    ).eval()
-    run = torch.inference_mode()(
-        lambda audio: apply.apply_model(network, audio[None], shifts=0, split=True, overlap=0.25)
-    )
-    return System("HT Demucs", run)
 
 
 def measure_memory(minutes: int, threads: int) -> str:
@@ -185,38 +152,6 @@ def _random_unet() -> UNet:
     with torch.no_grad():
         network.train()(torch.rand(4, 1, 513, 128))
     return network.eval()
-
-
-def _import_peer(module: str, package: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        print(
-            f"{package} can't be imported, {error.name} is not installed: "
-            "pip install einops julius && pip install --no-deps openunmix demucs (see benchmarks/README.md)",
-            file=sys.stderr,
-        )
-        sys.exit(2)
-
-
-@contextmanager
-def _torchaudio_or_stand_in() -> Iterator[None]:
-    """Let a package be imported that imports torchaudio, where there is none that can be.
-
-    PyPI's torchaudio is built for CUDA and raises OSError beside a torch for the CPU. The networks and
-    their transforms are torch's alone; torchaudio is for files and training, which are not used here.
-    """
-    try:
-        importlib.import_module("torchaudio")
-        missing = False
-    except (ImportError, OSError):
-        missing = True
-        sys.modules["torchaudio"] = ModuleType("torchaudio")
-    try:
-        yield
-    finally:
-        if missing:
-            del sys.modules["torchaudio"]
 
 
 def _machine(threads: int) -> str:

@@ -154,7 +154,8 @@ def read_tags(path: str | os.PathLike[str]) -> dict[str, str]:
         found = ffmpeg.probe(Path(path)).tags
     except ValueError:
         return {}
-    return {key: found[key].replace("\0", "") for key in TAGS if found.get(key)}
+    tags = {key: found.get(key, "").replace("\0", "") for key in TAGS}
+    return {key: value for key, value in tags.items() if value}  # libsndfile writes no empty ones
 
 
 @contextmanager

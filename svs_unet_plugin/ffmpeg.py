@@ -135,7 +135,8 @@ def probe(path: Path) -> Probe:
         done = run(command)
     except ValueError as error:
         raise ValueError(f"{path} can't be read: {error}") from error
-    reason = _last_line(done.stderr) or (how_it_ended(done.returncode) if done.returncode else "")
+    reason = _last_line(done.stderr).removeprefix(f"file:{path}: ")
+    reason = reason or (how_it_ended(done.returncode) if done.returncode else "")
     try:
         found = json.loads(done.stdout)
     except ValueError:  # ffprobe died in the middle

@@ -38,8 +38,8 @@ def atomic_write(
     """A temporary path beside ``path`` to write to, which takes its name only if the block succeeds.
 
     No two calls share a temporary path, so that two processes that write one file do not disturb each other:
-    the last one wins, whole. ``path`` may become a file or a folder; what has its name before is replaced.
-    What a process that was killed has left beside is removed.
+    the last one wins, whole. ``path`` may become a file or a folder; what has its name before is replaced, a
+    link as well, and not what it leads to. What a process that was killed has left beside is removed.
 
     Args:
         scratch: the folder of the temporary path, on the same file system; that of ``path`` by default.
@@ -109,7 +109,7 @@ def _runs(process: int) -> bool:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
@@ -133,10 +133,48 @@ def write_json(path: str | os.PathLike[str], content: object) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def read_json(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
+    """The content of a JSON file, which is an object.
+
+    Args:
+        what: it should be, such as ``"record of settings"``; for messages.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no such file.
+    """
+    return from_json(Path(path).read_bytes(), path, what)
+
+
+def from_json(content: bytes, path: str | os.PathLike[str], what: str) -> dict[str, Any]:
+    """What the bytes of a JSON file hold; see `read_json`."""
+    try:
+        found = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no {what}: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is no {what}: it holds no object with names and values")
+    return found
+
+
+def one_line(text: str) -> str:
+    """What a file holds, or an error says of it, for a message: in one line, and no pages of it."""
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
 def copy(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Copy a file whole or not at all."""
     with atomic_write(path) as beside:
         shutil.copyfile(source, beside)
+
+
+def printable(text: str) -> str:
+    """A name, in one line that does nothing to a terminal: what is for control stands there as in Python.
+
+    Bytes of a name that are no UTF-8 remain, as characters from U+DC80 to U+DCFF.
+    """
+    return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else ascii(c)[1:-1] for c in text)
 
 
 def digest(path: str | os.PathLike[str]) -> str:
@@ -159,7 +197,7 @@ def fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
             if file.is_file():
                 status = file.stat()
                 lines.append(f"{file.relative_to(path.parent)} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 @contextmanager
@@ -173,6 +211,8 @@ def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / LOCK_FILE).is_symlink():  # filelock before 3.20 would empty what it leads to
+        (folder / LOCK_FILE).unlink(missing_ok=True)
     held = FileLock(folder / LOCK_FILE)
     try:
         held.acquire(timeout=0)
@@ -237,10 +277,7 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     path = Path(folder) / SETTINGS_FILE
     if not path.is_file():
         return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no record of settings: {error}") from error
+    return read_json(path, "record of settings")
 
 
 def check_settings(
@@ -269,7 +306,7 @@ def differences(
     """What differs between two sets of settings, a phrase for each, with both values."""
     old, new = _flat(_plain(before)), _flat(_plain(now))
     return [
-        f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
+        f"{one_line(key)} was {one_line(repr(old.get(key)))} and is now {one_line(repr(new.get(key)))}"
         for key in dict.fromkeys([*old, *new])
         if old.get(key) != new.get(key) and key not in may_change
     ]

@@ -31,6 +31,9 @@ __all__ = ["ACCOMPANIMENT", "Cancelled", "Progress", "Separator", "separate"]
 
 ACCOMPANIMENT = "accompaniment"
 
+LOUDEST = 1e34
+"""Of the STFT's magnitudes, where full scale is 256: above it, sums over bins may be beyond float32."""
+
 
 class Separator:
     """Separates audio of any rate, length and number of channels.
@@ -267,7 +270,7 @@ class Separator:
         for block, ended in self._at_network_rate(blocks, channels, sample_rate):
             for i, cutter in enumerate(cutters):
                 peaks[i] = float(np.max([peaks[i], *map(peak, cutter.push(block, ended))]))  # NaN stays
-        if not np.isfinite(peaks).all():
+        if not (np.array(peaks) < LOUDEST).all():
             raise ValueError("the audio is too loud for float32: full scale is 1")
         return tuple(peaks)
 

@@ -255,12 +255,18 @@ def test_a_claim_to_what_holds_something_else(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.tex").touch()
-    (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / files.SETTINGS_FILE).write_text("{")
+    for name, content in {
+        "damaged": b"{",
+        "list": b"[1]",
+        "utf-16": b"\xff\xfe{\0",
+        "deep": b"[" * 10**5,
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / files.SETTINGS_FILE).write_bytes(content)
     for name, message in [
         ("file", "file is a file, and results need a folder"),
         ("folder", "folder holds thesis.tex, which is no part of results"),
-        ("damaged", "settings.json is no record of settings"),
+        *((name, "settings.json is no record of settings") for name in ("damaged", "list", "utf-16", "deep")),
     ]:
         with (
             pytest.raises(ValueError, match=message),
@@ -291,3 +297,5 @@ def test_differences() -> None:
         "seed was None and is now 1",
     ]
     assert files.differences(SETTINGS, now, ["seed", "model.sources"]) == []
+    (long,) = files.differences({"a\n": "x" * 10**6}, {"a\n": 1})
+    assert len(long) < 300 and "\n" not in long

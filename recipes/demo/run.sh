@@ -93,6 +93,6 @@ PYTHON
 fi
 if staged 5 "Separate $song"; then
   cp "$expdir/best_model.pth" "$out/vocals.pth"
-  svs_unet separate "$song" --weights "$out/vocals.pth" --out "$out/separated"
+  svs_unet separate "$song" --weights "$out/vocals.pth" --out "$out/separated" --overwrite
   printf '%s\n' "$expdir/loss.png" "$expdir/report.html" "$out/vocals.pth"
 fi

@@ -7,7 +7,6 @@ nussl, scaper and asteroid read as it is, ``settings.json``, which states how an
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from svs_unet_plugin import audio
 from svs_unet_plugin.corpora import musdb
 from svs_unet_plugin.corpora.musdb import STREAMS, Check, Meter, Track
 from svs_unet_plugin.encoding import Encoding, writers
-from svs_unet_plugin.files import atomic_write, claim, fingerprint, read_settings, write_json
+from svs_unet_plugin.files import atomic_write, claim, fingerprint, read_json, read_settings, write_json
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.workers import in_parallel
 
@@ -136,14 +135,18 @@ def open_prepared(folder: str | os.PathLike[str]) -> Prepared:
         )
     tracks = musdb.find_tracks(folder)
     train = [track for track in tracks if track.subset == "train"]
-    return Prepared(
-        folder,
-        Settings(**record["settings"]),
-        train=[track for track in train if track.name not in record["valid"]],
-        valid=[track for track in train if track.name in record["valid"]],
-        test=[track for track in tracks if track.subset == "test"],
-        **json.loads(found.read_text(encoding="utf-8")),
-    )
+    said = read_json(found, "list of prepared tracks")
+    try:
+        return Prepared(
+            folder,
+            Settings(**record["settings"]),
+            train=[track for track in train if track.name not in record["valid"]],
+            valid=[track for track in train if track.name in record["valid"]],
+            test=[track for track in tracks if track.subset == "test"],
+            **said,
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder} has damaged records of what was prepared: {error}") from error
 
 
 def _key(track: Track) -> str:
@@ -168,7 +171,7 @@ class _Writer:
     def record(self, track: Track) -> dict[str, Any]:
         """What is kept of a track: the state of its files, and what is odd about it."""
         path = self._record_file(track)
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_json(path, "record of a track") if path.is_file() else {}
 
     def recorded(self) -> set[str]:
         """The tracks that were written, such as ``"train/Artist - Title"``."""

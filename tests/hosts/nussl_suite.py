@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import pytest
 import soundfile
 import torch
 
@@ -31,7 +32,7 @@ RATE = 44_100
 def pytest_sessionstart() -> None:
     """Make everything and open the zoo."""
     if not hasattr(np, "alltrue"):  # what nussl's tests call by themselves: NumPy 2.0 removed it
-        np.all = np.all  # type: ignore[attr-defined]
+        vars(np)["alltrue"] = np.all
     if not os.environ["HOST_PLUGIN"]:  # nussl may not be importable
         return
     # A test opens a checkpoint by torch.load itself, which since 2.6 takes only classes that it was told of.
@@ -60,6 +61,13 @@ def pytest_sessionstart() -> None:
         importlib.import_module("gradio").Blocks.launch = lambda *_, **__: None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test calls librosa itself, in nussl's old way: it gets the librosa that nussl's own code has."""
+    for item in items:
+        if isinstance(item, pytest.Function) and hasattr(item.module, "test_ml_mel_projection"):
+            item.module.librosa = importlib.import_module("nussl.ml.networks.modules.blocks").librosa
+
+
 class _Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         pass
@@ -81,16 +89,16 @@ def _fill_zoo() -> None:
     for folder in (audio, benchmarks, models):
         folder.mkdir(parents=True)
     soundfile.write(audio / "K0140.wav", _notes([261.6], 220_672, 0)[:, 0], RATE)
-    soundfile.write(audio / "K0149.wav", _notes([440.0], 220_138, 1)[:, 0], RATE)
+    soundfile.write(audio / "K0149.wav", _notes([440.0], 220_160, 1)[:, 0], RATE)
     voices = _notes([180.0, 220.0, 250.0], 10 * RATE, 2) @ np.array([[0.9, 0.1], [0.5, 0.5], [0.2, 0.8]])
     soundfile.write(audio / "dev1_female3_inst_mix.wav", voices, RATE)
     soundfile.write(audio / "marimba_timbre.mp3", _notes([523.3], 10 * RATE, 3)[:, 0], RATE)
     with zipfile.ZipFile(benchmarks / "babywsj_oW0F0H9.zip", "w") as archive:
         for split in ("train", "dev", "test"):
-            for speaker, pitch in (("050", 120.0), ("051", 210.0)):
+            for speaker, pitch in (("050", 150.0), ("051", 250.0)):
                 for take in range(3):
                     path = ZOO / "take.wav"
-                    soundfile.write(path, _notes([pitch + 5 * take], 5 * RATE, take)[:, 0], RATE)
+                    soundfile.write(path, _notes([pitch + 200 * take], 5 * RATE, take)[:, 0], RATE)
                     archive.write(path, f"babywsj/{split}/{speaker}/{speaker}{take}.wav")
     (models / "model.pth").write_bytes(b"weights")
     for name, folder in (("audio", audio), ("benchmark", benchmarks), ("model", models)):

@@ -135,11 +135,11 @@ def _encode(folder: Path, path: Path) -> None:
     """Encode a folder's five WAV files as the streams of one file, without dates or versions in it."""
     command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-y"]
     for name in STREAMS:
-        command += ["-i", str(folder / f"{name}.wav")]
+        command += ["-i", f"file:{folder / name}.wav"]
     for index, name in enumerate(STREAMS):
         command += ["-map", f"{index}:a", f"-metadata:s:a:{index}", f"handler_name={name}"]
     command += ["-c:a", "aac", "-b:a", "256k", "-fflags", "+bitexact", "-flags:a", "+bitexact"]
-    command += ["-f", "mp4", str(path)]
+    command += ["-f", "mp4", f"file:{path}"]
     done = ffmpeg.run(command)
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip() or ffmpeg.how_it_ended(done.returncode)

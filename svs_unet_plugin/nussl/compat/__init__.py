@@ -215,7 +215,8 @@ def _scaper() -> None:
 
 def _museval() -> None:
     """NumPy 2.0 removed ``np.linalg.linalg``, which museval, and so BSSEvalV4, names at a singular system."""
-    import_museval()
+    with contextlib.suppress(ImportError):  # it is not installed
+        import_museval()
 
 
 def _report_card() -> None:
@@ -255,16 +256,16 @@ def _checkpoints() -> None:
         model = load_weights_only(model_path, safe_globals())
         if not isinstance(model, dict) or not {"state_dict", "metadata"} <= model.keys():
             raise ValueError(f"{model_path} is no nussl checkpoint: it has no 'state_dict' and 'metadata'")
-        model["state_dict"] = {key: value.to(device) for key, value in model["state_dict"].items()}
-        metadata = self._get_moved(model["metadata"], model, model_path)
-        for key, module in metadata.get("config", {}).get("modules", {}).items():
-            if module.get("class") == "UNet":  # nussl builds it before it looks at the weights
-                try:
-                    check_size(
-                        module["args"], model["state_dict"], f"layers.{key}.", os.path.getsize(model_path)
-                    )
-                except ValueError as error:
-                    raise ValueError(f"{model_path} is no checkpoint of its own network: {error}") from error
+        try:
+            model["state_dict"] = {key: value.to(device) for key, value in model["state_dict"].items()}
+            metadata = self._get_moved(model["metadata"], model, model_path)
+            for key, module in metadata.get("config", {}).get("modules", {}).items():
+                if module.get("class") == "UNet":  # nussl builds it before it looks at the weights
+                    size = os.path.getsize(model_path)
+                    check_size(module["args"], model["state_dict"], f"layers.{key}.", size)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = next(iter(str(error).splitlines()), "")
+            raise ValueError(f"{model_path} is no checkpoint of its own network: {reason}") from error
         self.eval = expected_eval
         metadata = self._validate_and_populate(metadata)
         metadata["config"] = json.dumps(metadata["config"])

@@ -12,10 +12,10 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
-import jams
 import numpy as np
 import torch
 from nussl import AudioSignal, STFTParams
@@ -104,7 +104,7 @@ def _pack(value: Any, where: str) -> Any:
         return "dict", {key: _pack(held, f"{where}[{key!r}]") for key, held in value.items()}
     if kind in (list, tuple, STFTParams):
         return kind.__name__, [_pack(held, f"{where}[{i}]") for i, held in enumerate(value)]
-    if kind is jams.JAMS:
+    if kind is getattr(sys.modules.get("jams"), "JAMS", None):  # which need not be installed
         return "JAMS", value.dumps()
     if kind is AudioSignal:
         return "AudioSignal", {name: _pack(held, f"{where}.{name}") for name, held in vars(value).items()}
@@ -121,6 +121,8 @@ def _unpack(packed: Any) -> Any:
     if kind == "dict":
         return {key: _unpack(value) for key, value in held.items()}
     if kind == "JAMS":
+        import jams
+
         return jams.load(io.StringIO(held), validate=False)
     if kind == "AudioSignal":
         signal = AudioSignal()
