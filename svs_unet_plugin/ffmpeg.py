@@ -211,7 +211,7 @@ def decode(
             process.stdout.close()
             code = process.wait()
             if runs:
-                feeder.join()
+                feeder.join(LONGEST_SILENCE)
         messages.seek(0)
         said = messages.read()
     # Of MP3, ffmpeg also complains of the first frame of a part of a file, which looks back to another.

@@ -44,7 +44,7 @@ def mounted(path: Path) -> Iterator[Disk]:
     try:
         disk.mount(f"size={ROOMY}")
     except (OSError, subprocess.CalledProcessError) as error:
-        raise PermissionError(f"no disk can be mounted here: {error}") from error
+        raise PermissionError(f"no disk can be mounted here: {error}") from error  # as without root
     try:
         yield disk
     finally:
@@ -77,7 +77,7 @@ def fill(operation: Operation, disk: Disk, share: float = 0.6) -> str:
         assert not leftovers(operation.out), leftovers(operation.out)
     finally:
         disk.resize(ROOMY)
-    operation.run()
+    operation.run(*operation.after_failure)
     check(operation, operation.read(operation.out), expected)
     assert not leftovers(operation.out), leftovers(operation.out)
     return said

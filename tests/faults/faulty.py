@@ -51,7 +51,8 @@ def sentence(done: subprocess.CompletedProcess[str]) -> str:
     """The last thing that a command said, of why it ended; it must be no traceback."""
     assert done.returncode > 0, f"it ended with {done.returncode}: {done.stdout}{done.stderr}"
     assert "Traceback" not in done.stdout + done.stderr, done.stderr
-    return done.stderr.replace("\r", "\n").strip().splitlines()[-1]
+    lines = done.stderr.replace("\r", "\n").strip().splitlines()
+    return [line for line in lines if "logging.cc" not in line][-1]  # Ray's own
 
 
 def children(process: int) -> list[int]:

@@ -31,6 +31,7 @@ class Operation:
         grows: whether files that are there are written again as it goes on; otherwise each is final.
         compared: what `read` leaves out, and why.
         inputs: files that are put into the folder before it begins, by name.
+        after_failure: further arguments with which it takes up again what has failed.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Operation:
     grows: bool = False
     compared: str = "all files, byte by byte"
     inputs: Mapping[str, Path] | None = None
+    after_failure: Sequence[str] = ()
 
     def begin_anew(self) -> None:
         shutil.rmtree(self.out, ignore_errors=True)
@@ -49,10 +51,10 @@ class Operation:
             target.parent.mkdir(parents=True, exist_ok=True)
             (shutil.copytree if path.is_dir() else shutil.copy2)(path, target)
 
-    def run(self) -> None:
+    def run(self, *further: str) -> None:
         """To its end."""
         done = subprocess.run(
-            self.command, env=environment_of(), capture_output=True, text=True, timeout=LONGEST
+            [*self.command, *further], env=environment_of(), capture_output=True, text=True, timeout=LONGEST
         )
         assert done.returncode == 0, f"{self.name}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
 

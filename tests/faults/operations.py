@@ -170,7 +170,7 @@ class Kitchen:
 
     def ray(self) -> Operation:
         out = self.out
-        command = [*CLI, "separate", "--on", "ray", "--manifest", self.songs, "--out", out, "--quiet"]
+        command = [*CLI, "separate", "--on", "ray", "--manifest", self.songs, "--out", out]
         return Operation(
             "separate --on ray",
             [*map(str, command)],
@@ -178,10 +178,11 @@ class Kitchen:
             read_catalogue,
             grows=True,
             compared="stems byte by byte; the table but for the time that each song took",
+            after_failure=("--retry-failed",),
         )
 
     def convert(self) -> Operation:
-        out, weights = self.folder / "out", self.trained("nussl") / "best_model.pth"
+        out, weights = self.out, self.trained("nussl") / "best_model.pth"
         command = [*CLI, "convert", weights, out / "model.pth"]
         return Operation("convert", [*map(str, command)], out, read_files)
 
