@@ -152,6 +152,7 @@ class AudioFile:
     def _by_libsndfile(self) -> Iterator[tuple[int, np.ndarray]]:
         import soundfile
 
+        start = 0
         try:
             with soundfile.SoundFile(libsndfile_name(self.path)) as file:
                 # Of Ogg it would not be the very sample.

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from svs_unet_plugin import STFT, UNet, checkpoint
+from svs_unet_plugin import STFT, Separator, UNet, checkpoint
 
 
 def test_reads_what_nussl_saves_without_nussl(
@@ -346,6 +347,51 @@ def test_a_file_that_unpacks_to_more_than_its_size(checkpoint_path: Path, tmp_pa
     assert checkpoint.load_weights_only(tmp_path / "a.pth")["a"].numel() == 2**20
     with pytest.raises(ValueError, match=r"b\.pth is no checkpoint"):
         checkpoint.load_weights_only(tmp_path / "b.pth")
+
+
+def test_nothing_is_unpacked_of_a_file_that_unpacks_to_more_than_its_size(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("a/data.pkl", bytes(300 * 2**20))
+        packed.writestr("a/version", "3")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="is no checkpoint, or a damaged one"):
+            checkpoint.read(tmp_path / "a.pth")
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_weights_that_are_no_numbers(checkpoint_path: Path, tmp_path: Path, network: UNet) -> None:
+    content = torch.load(checkpoint_path, weights_only=False)
+    name = "layers.mask.encoder.0.1.running_var"
+    for value, read, said in [
+        (float("nan"), checkpoint.read, f"its weights '{name.removeprefix('layers.mask.')}' are NaN"),
+        (-1.0, separated, "the network's masks are NaN: its weights are damaged"),
+    ]:
+        weights = {**content["state_dict"], name: torch.full_like(content["state_dict"][name], value)}
+        torch.save({**content, "state_dict": weights}, tmp_path / "a.pth")
+        with pytest.raises(ValueError, match=said):
+            read(tmp_path / "a.pth")
+
+
+def separated(path: Path) -> object:
+    return Separator(path, "cpu").separate(torch.rand(1, 9000), 8192)
+
+
+@pytest.mark.parametrize(
+    "content", [[], {}, {"model_name": "SVSUNet"}, {"state_dict": {"a": 1.0}, "metadata": {}}]
+)
+def test_hosts_refuse_what_is_no_checkpoint(tmp_path: Path, content: object) -> None:
+    import svs_unet_plugin.asteroid as asteroid
+    import svs_unet_plugin.nussl as svs
+
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth is no (nussl )?checkpoint"):
+        svs.nussl.ml.SeparationModel.load(str(tmp_path / "a.pth"))
+    if content != {} and "metadata" not in content:  # type: ignore[operator]
+        with pytest.raises(ValueError, match=r"a\.pth is no checkpoint"):
+            asteroid.SVSUNet.from_pretrained(str(tmp_path / "a.pth"))
 
 
 def test_transforms_that_are_nested_without_end(network: UNet, tmp_path: Path) -> None:

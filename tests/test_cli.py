@@ -33,6 +33,16 @@ def test_a_traceback_only_when_asked_for(tmp_path: Path) -> None:
         main(["--traceback", "info", str(tmp_path / "none.pth")])
 
 
+def test_names_command_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    song = tmp_path / "a\x1b[31m\nb\u202e.wav"
+    song.write_bytes(b"no song")
+    assert main(["separate", str(song), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable() and r"a\x1b[31m\nb\u202e.wav is not audio" in line
+    assert main(["info", str(tmp_path / "a\nb.pth")]) == 2
+    assert r"a\nb.pth" in capsys.readouterr().err
+
+
 def test_wrong_flags_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["separate"], ["sing"], ["separate", "a.wav", "--loud"], []):
         assert main(arguments) == 2

@@ -22,7 +22,11 @@ def _said(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, ModuleNotFoundError):
         return f"this needs the package {error.name}: pip install 'svs_unet_plugin[all]'"
-    return next(iter(str(error).splitlines()), "") or f"{type(error).__name__}, without a reason"
+    whole = isinstance(
+        error, (OSError, ValueError)
+    )  # of this package; torch writes more lines below the first
+    said = str(error).strip() if whole else next(iter(str(error).splitlines()), "")
+    return said or f"{type(error).__name__}, without a reason"
 
 
 def _here() -> str:

@@ -68,7 +68,7 @@ class _Collector(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         kept = _warnings.get()
         if kept is None:
-            print(f"svs-unet: {record.getMessage()}", file=sys.stderr)
+            print(f"svs-unet: {printable(record.getMessage())}", file=sys.stderr)
         else:
             kept.append(record.getMessage())
 
@@ -137,7 +137,7 @@ class Report:
 
             with self._lock:
                 place = self._places.pop(0)
-            name = name if len(name) < 40 else f"{name[:38]}…"
+            name = printable(name if len(name) < 40 else f"{name[:38]}…")
             form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
             with tqdm(desc=name, total=1, position=place, leave=False, bar_format=form) as bar:
 
@@ -207,7 +207,8 @@ class Report:
         return 0 if not failed else 1 if failed < self.songs else 2
 
     def _say(self, line: str, stream: TextIO | None = None) -> None:
-        stream = stream or sys.stderr
+        if stream is None:
+            line, stream = printable(line), sys.stderr
         if self._bars:
             from tqdm import tqdm
 

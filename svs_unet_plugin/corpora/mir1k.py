@@ -10,7 +10,6 @@ their mean, and each source half its channel, so that the sources add up to the 
 from __future__ import annotations
 
 import shutil
-import subprocess
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,8 +137,7 @@ def stretch(mixes: Sequence[Path], out: Path, versions: int, seed: int = 7) -> N
 def _has_rubber_band() -> bool:
     if shutil.which("ffmpeg") is None:
         return False
-    filters = subprocess.run(["ffmpeg", "-v", "quiet", "-filters"], capture_output=True, text=True).stdout
-    return " rubberband " in filters
+    return b" rubberband " in ffmpeg.run(["ffmpeg", "-v", "quiet", "-filters"]).stdout
 
 
 def _stretch(work: tuple[list[Path], list[Path], float, float]) -> None:

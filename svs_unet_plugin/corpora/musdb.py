@@ -278,7 +278,7 @@ def check(folder: str | os.PathLike[str], jobs: int | None = None) -> list[Check
         FileNotFoundError: if there are no tracks.
     """
     tracks = find_tracks(folder)
-    checks = list(in_parallel(check_track, tracks, jobs, title="Check"))
+    checks = list(in_parallel(check_track, tracks, jobs, title="Check", lost=Check))
     return sorted([*checks, *strays(folder)], key=lambda found: (found.track.subset, found.track.name))
 
 

@@ -261,7 +261,7 @@ class Songs:
         if isinstance(error, ValueError):  # of the audio
             said = next(iter(str(error).splitlines()), "")
             said = re.sub(rf"(file:)?{re.escape(str(song.folder))}(/[\w.-]*)?", lambda _: song.given, said)
-            if said and "/" not in said.replace(song.given, ""):
+            if said and not re.search(r"(?<!\w)/", said.replace(song.given, "")):  # "Input/output" is no path
                 return said if said.endswith(".") else f"{said}."
         log.error("%s could not be processed", song.given, exc_info=error)
         return "This failed for a reason that is not the song's: it stands where the page was started."

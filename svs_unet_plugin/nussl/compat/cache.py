@@ -13,7 +13,6 @@ import io
 import os
 import pickle
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ import numpy as np
 import torch
 from nussl import AudioSignal, STFTParams
 from nussl.datasets.transforms import TransformException
+
+from svs_unet_plugin import checkpoint
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -59,13 +60,7 @@ class Folder:
 
     def __setitem__(self, index: int, data: dict[str, Any]) -> None:
         """Write one item, so that no reader ever sees a part of it: beside first, then renamed."""
-        path = self._path(index)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-        try:
-            torch.save(_pack(data, "data"), beside)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        checkpoint.write(_pack(data, "data"), self._path(index))
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:
         """Read one item; None if it was never written (nussl then raises its TransformException)."""
