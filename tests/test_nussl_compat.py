@@ -201,8 +201,20 @@ class TestClusterers:
         assert sorted(fitted.cluster_centers_[:, 0]) == pytest.approx([0.05, 5.05], abs=0.02)
         assert sklearn.base.clone(fitted).n_init == starts
 
+    def test_mixtures_of_boolean_features(self):
+        features = np.array([[True, False], [False, True]] * 4)
+        model = nussl.ml.cluster.GaussianMixture(2, random_state=0).fit(features)
+        model = pickle.loads(pickle.dumps(model))
+        np.testing.assert_allclose(
+            model.predict_proba(features)[:, model.predict(features[:1])[0]], [1, 0] * 4
+        )
+        np.testing.assert_array_equal(
+            model.score_samples(features), model.score_samples(features.astype(float))
+        )
+
     def test_confidence_uses_it_too(self):
         assert nussl.ml.confidence.KMeans is nussl.ml.cluster.KMeans
+        assert nussl.ml.confidence.GaussianMixture is nussl.ml.cluster.GaussianMixture
 
 
 class TestOthers:

@@ -174,6 +174,33 @@ def _clusterers() -> None:
     ml.NMF = NMF  # type: ignore[attr-defined]
     ml.cluster.KMeans = ml.confidence.KMeans = _with_defaults(ml.cluster, "KMeans", n_init=10)
     ml.cluster.MiniBatchKMeans = _with_defaults(ml.cluster, "MiniBatchKMeans", n_init=3)
+    _mixtures(ml)
+
+
+def _mixtures(ml: Any) -> None:
+    """scikit-learn 1.9 counts a mixture's log likelihoods in the type of the features: booleans, if they are.
+
+    So masks of Gaussian mixtures were near one half everywhere, for features that are masks themselves.
+    """
+
+    class GaussianMixture(ml.cluster.GaussianMixture):
+        def predict(self, X: np.ndarray) -> np.ndarray:
+            return super().predict(_floating(X))
+
+        def predict_proba(self, X: np.ndarray) -> np.ndarray:
+            return super().predict_proba(_floating(X))
+
+        def score_samples(self, X: np.ndarray) -> np.ndarray:
+            return super().score_samples(_floating(X))
+
+    GaussianMixture.__module__, GaussianMixture.__qualname__ = ml.cluster.__name__, "GaussianMixture"
+    GaussianMixture.__doc__ = ml.cluster.GaussianMixture.__doc__
+    ml.cluster.GaussianMixture = ml.confidence.GaussianMixture = GaussianMixture
+
+
+def _floating(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values)
+    return values if np.issubdtype(values.dtype, np.floating) else values.astype(float)
 
 
 def _with_defaults(module: ModuleType, name: str, **defaults: Any) -> type:
