@@ -100,6 +100,7 @@ EXTRAS["dev"] = [
     # An S3 for the tests of catalogues, and what speaks to it.
     "flask",
     "flask-cors",
+    "hypothesis>=6.100",
     "moto[s3]>=5",
     "s3fs>=2024.6",
     "mypy>=1.15",
@@ -111,6 +112,8 @@ EXTRAS["dev"] = [
     "types-PyYAML",
     "types-tqdm",
 ]
+# Fuzzing that is led by coverage (tests/fuzz/coverage.py); it has no wheels for other systems.
+EXTRAS["fuzz"] = ["atheris>=3.0; sys_platform == 'linux' and python_version < '3.14'"]
 EXTRAS["docs"] = ["ipykernel", "jupytext", "mkdocs-jupyter", "mkdocs-material", "mkdocstrings[python]"]
 
 setup(

@@ -152,8 +152,9 @@ class AudioFile:
     def _by_libsndfile(self) -> Iterator[tuple[int, np.ndarray]]:
         import soundfile
 
+        start = 0
         try:
-            with soundfile.SoundFile(_name(self.path)) as file:
+            with soundfile.SoundFile(libsndfile_name(self.path)) as file:
                 # Of Ogg it would not be the very sample.
                 start = file.seek(self.first) if self.first and file.format != "OGG" else 0
                 # Not file.blocks(), which fills up with whatever was in memory where a file ends too early.
@@ -236,8 +237,12 @@ def _open_with_libsndfile(path: Path) -> tuple[AudioFile, list[str]]:
     """A file of another kind, by ffmpeg where libsndfile can't, and what is wrong with it."""
     import soundfile
 
+    if (
+        path.suffix.lower() == ".mp3"
+    ):  # but no frame of one is in it; libsndfile's decoder would print what it thinks
+        return _open_with_ffmpeg(path), []
     try:
-        info = soundfile.info(_name(path), verbose=True)
+        info = soundfile.info(libsndfile_name(path), verbose=True)
     except soundfile.LibsndfileError:
         return _open_with_ffmpeg(path), []
     file = AudioFile(path, info.samplerate, info.channels, "libsndfile", info.frames)
@@ -265,7 +270,7 @@ def _open_with_ffmpeg(path: Path) -> AudioFile:
     return AudioFile(path, first.sample_rate, first.channels, "ffmpeg", None, probe.seconds)
 
 
-def _name(path: Path) -> str | bytes:
+def libsndfile_name(path: Path) -> str | bytes:
     """What libsndfile calls a file, whose name may be in any encoding but on Windows."""
     return str(path) if os.name == "nt" else os.fsencode(path)
 

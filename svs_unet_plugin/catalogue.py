@@ -252,11 +252,13 @@ def read_manifest(
         try:
             table = pyarrow.dataset.dataset(at, filesystem=system, format=_FORMATS[suffix])
             if "path" not in table.schema.names:
-                names = ", ".join(table.schema.names)
+                names = ", ".join(n if n.isprintable() else repr(n) for n in table.schema.names[:20])
                 raise ValueError(f"{manifest} needs a column path, the songs' paths; it has {names}")
             paths = table.to_table(columns=["path"])["path"].cast(pa.large_string())
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{manifest} can't be read as {_FORMATS[suffix]}: {error}") from error
+            paths.validate(full=True)  # that all is UTF-8
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            reason = next(iter(str(error).splitlines()), "it is damaged")
+            raise ValueError(f"{manifest} can't be read as {_FORMATS[suffix]}: {reason}") from error
         base = manifest.rpartition("/")[0] or "."
     elif system.isdir(at):
         stems = f"{fsspec.core.url_to_fs(str(out))[1]}/" if out is not None else None
@@ -331,8 +333,7 @@ class _Results:
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
         if isinstance(self.system, LocalFileSystem):
-            with files.atomic_write(path) as beside:
-                beside.write_bytes(buffer.getvalue())
+            files.write_bytes(path, buffer.getbuffer())
         else:
             self.system.pipe_file(path, buffer.getvalue())
 
@@ -496,7 +497,12 @@ def _claimed(folder: str, settings: dict[str, Any]) -> Iterator[None]:
         return
     record = f"{at}/{files.SETTINGS_FILE}"
     if system.exists(record):
-        files.check_settings(folder, json.loads(system.cat_file(record)), settings, holds="results")
+        files.check_settings(
+            folder,
+            files.from_json(system.cat_file(record), record, "record of settings"),
+            settings,
+            holds="results",
+        )
     else:
         system.pipe_file(record, json.dumps(settings, indent=2).encode())
     yield

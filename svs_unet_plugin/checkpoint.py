@@ -11,6 +11,7 @@ refused. So is one that describes a larger network than it holds, before any mem
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import logging
 import os
@@ -126,6 +127,9 @@ def _network(
         name: weights[prefix + name].to(expected.dtype, copy=True)
         for name, expected in network.state_dict().items()
     }
+    for name, value in held.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"its weights {name!r} are NaN or infinite")
     network.load_state_dict(held, assign=True)
     return network
 
@@ -205,19 +209,26 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "")
 
 
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+@[\w./-]+")
+_HUB_ID = re.compile(r"(?!.*\.\.)[\w.-]+/[\w.-]+@[\w./-]+")  # git takes no ".." either
 
 
 def _download(hub_id: str) -> Path:
     """The file of a model on the Hugging Face Hub, from its cache if it is there.
 
     A revision is asked for, since what a branch holds today it may not hold tomorrow.
+
+    Raises:
+        ValueError: if the file is not the one that the hub has, whose name in the cache is its SHA-256.
     """
     name, revision = hub_id.split("@", 1)
     with asking_the_hub(hub_id) as reachable:
         from huggingface_hub import hf_hub_download
 
-        return Path(hf_hub_download(name, HUB_FILE, revision=revision, local_files_only=not reachable))
+        path = Path(hf_hub_download(name, HUB_FILE, revision=revision, local_files_only=not reachable))
+    held = path.resolve()
+    if re.fullmatch(r"[0-9a-f]{64}", held.name) and files.digest(held) != held.name:
+        raise ValueError(f"{held} is not what the hub has of {hub_id}: remove it, and try again")
+    return path
 
 
 @contextmanager
@@ -277,6 +288,17 @@ def _verify(path: Path) -> None:
         raise ValueError(f"{path} is damaged: it is not what SHA256SUMS beside it states; install again")
 
 
+def write(content: Any, path: str | os.PathLike[str]) -> None:
+    """``torch.save``, whole or not at all; the same content gives the same bytes, whatever the file's name.
+
+    Raises:
+        OSError: if it can't be written.
+    """
+    buffer = io.BytesIO()  # torch does not say why it can't write to a file
+    torch.save(content, buffer)
+    files.write_bytes(path, buffer.getbuffer())
+
+
 def load_weights_only(path: str | os.PathLike[str], allowed: Sequence[Allowed] = ()) -> Any:
     """``torch.load`` of data only, on the CPU.
 
@@ -291,10 +313,7 @@ def load_weights_only(path: str | os.PathLike[str], allowed: Sequence[Allowed] =
         ValueError: if it is no file of ``torch.save``, or names anything else; nothing in it runs.
     """
     try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:  # torch.save does not compress
-                if sum(item.file_size for item in archive.infolist()) > os.path.getsize(path):
-                    raise ValueError("it unpacks to more than its own size")
+        _check_unpacked(path)
         return _torch_load(allowed)(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
@@ -371,9 +390,21 @@ def _stand_ins(path: Path) -> list[Allowed]:
 def _named_globals(path: str | os.PathLike[str]) -> list[str]:
     """Names in a file that torch does not allow by itself; empty if it is no file of ``torch.save``."""
     try:
+        _check_unpacked(path)
         return torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except Exception:  # any file at all may be given, and the reader says more about what is wrong
         return []
+
+
+def _check_unpacked(path: str | os.PathLike[str]) -> None:
+    """
+    Raises:
+        ValueError: if a file unpacks to more than its own size, which no file of ``torch.save`` does.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if sum(item.file_size for item in archive.infolist()) > os.path.getsize(path):
+                raise ValueError("it unpacks to more than its own size")
 
 
 def _foreign_globals(path: str | os.PathLike[str], allowed: Sequence[Allowed]) -> list[str]:

@@ -58,6 +58,9 @@ class Masker:
             start: the chunk's first frame.
             context: what the recurrent layer says about the whole song, if there is one,
                 ``(channels, width, rows, columns)``.
+
+        Raises:
+            ValueError: if the network gives none.
         """
         masks = []
         for channel, magnitude in enumerate(magnitudes):  # as long as all at once, and less memory
@@ -68,6 +71,8 @@ class Masker:
                     features[-1] = columns[..., : features[-1].shape[-1]]
                 masks.append(self.network.decode(features, *magnitude.shape)[0, list(self.indices), None])
         soft = torch.cat(masks, dim=1)
+        if not torch.isfinite(soft).all():
+            raise ValueError("the network's masks are NaN: its weights are damaged")
         return soft if self.threshold is None else (soft > self.threshold).to(soft)
 
     def deepest(self, magnitudes: Tensor) -> Tensor:

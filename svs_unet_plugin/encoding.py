@@ -25,7 +25,7 @@ import soxr
 
 from svs_unet_plugin import ffmpeg
 from svs_unet_plugin.ffmpeg import BLOCK_SAMPLES
-from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.files import atomic_write, is_part
 
 log = logging.getLogger(__name__)
 
@@ -154,7 +154,8 @@ def read_tags(path: str | os.PathLike[str]) -> dict[str, str]:
         found = ffmpeg.probe(Path(path)).tags
     except ValueError:
         return {}
-    return {key: found[key].replace("\0", "") for key in TAGS if found.get(key)}
+    tags = {key: found.get(key, "").replace("\0", "") for key in TAGS}
+    return {key: value for key, value in tags.items() if value}  # libsndfile writes no empty ones
 
 
 @contextmanager
@@ -192,7 +193,7 @@ def writers(
     # files are closed, then they get their names.
     with ExitStack() as stack:
         parts = [stack.enter_context(atomic_write(path)) for path in paths]
-        stack.enter_context(_write_errors(paths))  # while what fills the disk is still there
+        stack.enter_context(write_errors(paths))  # while what fills the disk is still there
         if form.codec:
             command = _ffmpeg_command(encoding, rate, channels, tags)
             kind = f"{encoding.format} of {channels} channels at {rate} Hz"
@@ -262,9 +263,15 @@ def _by_ffmpeg(command: Sequence[str], kind: str) -> Iterator[Write]:
     ):
         pipe = cast(BinaryIO, process.stdin)
         broken = None
+
+        def write(block: np.ndarray) -> None:
+            with ffmpeg.patience(process):
+                pipe.write(block.T.astype("<f4").tobytes())
+
         try:
-            yield lambda block: pipe.write(block.T.astype("<f4").tobytes())
-            pipe.close()
+            yield write
+            with ffmpeg.patience(process):
+                pipe.close()
         except BrokenPipeError as error:  # of this one or of another
             broken = error
             with suppress(BrokenPipeError):
@@ -272,9 +279,12 @@ def _by_ffmpeg(command: Sequence[str], kind: str) -> Iterator[Write]:
         except BaseException:
             process.kill()
             raise
-        if process.wait():
+        with ffmpeg.patience(process):
+            code = process.wait()
+        if code:
             messages.seek(0)
-            said = messages.read().decode(errors="replace").strip().splitlines() or ["it gives no reason"]
+            said = messages.read().decode(errors="replace").strip().splitlines()
+            said = said or [ffmpeg.how_it_ended(code)]
             reason = re.sub(r"^\[.*?\] ", "", said[0])
             raise OSError(f"ffmpeg can't write this as {kind}: {reason}") from broken
         if broken is not None:
@@ -337,18 +347,21 @@ def _rescaled(writes: Sequence[Write], channels: int, paths: Sequence[Path]) -> 
 
 
 @contextmanager
-def _write_errors(paths: Sequence[Path]) -> Iterator[None]:
+def write_errors(paths: Sequence[Path]) -> Iterator[None]:
     """Says where something can't be written, and why, for what does not say so itself."""
     import soundfile
 
+    folder = paths[0].parent
+    while is_part(folder.name):
+        folder = folder.parent
     try:
         yield
     except soundfile.LibsndfileError as error:
-        reason = _reason(paths[0].parent) or error.error_string
-        raise OSError(f"{paths[0].parent} can't be written to: {reason}") from error
+        reason = _reason(folder) or error.error_string
+        raise OSError(f"{folder} can't be written to: {reason}") from error
     except OSError as error:
         if error.filename is None and error.strerror:
-            raise OSError(error.errno, error.strerror, str(paths[0].parent)) from error
+            raise OSError(error.errno, error.strerror, str(folder)) from error
         raise
 
 

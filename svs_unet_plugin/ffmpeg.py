@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread, Timer
 from typing import BinaryIO
 
 import numpy as np
 
 BLOCK_SAMPLES = 1 << 18
 """Samples of a block: small beside a song, large beside the cost of a call."""
+
+LONGEST_SILENCE = 120.0
+"""Seconds after which a program that neither reads nor writes anything hangs, and is killed."""
 
 _REFERRING = {
     "hls",
@@ -62,10 +66,55 @@ def installed() -> bool:
     return None not in (shutil.which("ffmpeg"), shutil.which("ffprobe"))
 
 
+def run(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
+    """Run one of ffmpeg's programs on something short, without input; one that hangs is killed.
+
+    Raises:
+        ValueError: if it hung.
+    """
+    try:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LONGEST_SILENCE)
+    except subprocess.TimeoutExpired as error:
+        raise ValueError(_hangs(command[0])) from error
+
+
+@contextmanager
+def patience(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Wait for a program to read, to write, or to end, but not for ever: it is killed where it hangs.
+
+    Raises:
+        ValueError: if it hung.
+    """
+    hangs = Event()
+
+    def end() -> None:
+        hangs.set()
+        process.kill()
+
+    timer = Timer(LONGEST_SILENCE, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if hangs.is_set():
+            raise ValueError(_hangs("ffmpeg"))
+
+
+def how_it_ended(code: int) -> str:
+    """What an exit status says, where the program itself has said nothing."""
+    return f"ffmpeg was ended by {signal.Signals(-code).name}" if code < 0 else f"ffmpeg ends with {code}"
+
+
+def _hangs(program: str) -> str:
+    return f"{program} did nothing for {LONGEST_SILENCE:g} seconds and was stopped"
+
+
 @cache
 def _alone() -> list[str]:
     """Options with which ffmpeg reads the file that it is given, and no other one that this may name."""
-    said = subprocess.run(["ffmpeg", "-v", "quiet", "-demuxers"], capture_output=True, text=True).stdout
+    said = run(["ffmpeg", "-v", "quiet", "-demuxers"]).stdout.decode()
     names = {
         name for line in re.findall(r"^ D[E ][d ]\s*(\S+)", said, re.MULTILINE) for name in line.split(",")
     }
@@ -82,14 +131,18 @@ def probe(path: Path) -> Probe:
         raise ValueError(f"{path} is not audio that libsndfile can read, and ffmpeg is not installed")
     entries = "stream=codec_type,sample_rate,channels:stream_tags:format=duration:format_tags"
     command = ["ffprobe", "-v", "error", *_alone(), "-show_entries", entries, "-of", "json", f"file:{path}"]
-    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
-    reason = _last_line(run.stderr)
     try:
-        found = json.loads(run.stdout)
+        done = run(command)
+    except ValueError as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
+    reason = _last_line(done.stderr).removeprefix(f"file:{path}: ")
+    reason = reason or (how_it_ended(done.returncode) if done.returncode else "")
+    try:
+        found = json.loads(done.stdout)
     except ValueError:  # ffprobe died in the middle
         found = {}
     streams = [stream for stream in found.get("streams", []) if stream.get("codec_type") == "audio"]
-    if run.returncode or not streams:
+    if done.returncode or not streams:
         raise ValueError(
             f"{path} is not audio that can be read: {reason or 'there is no audio stream in it'}"
         )
@@ -147,8 +200,10 @@ def decode(
             feeder.start()
         ended = False
         try:
-            while data := process.stdout.read(4 * channels * BLOCK_SAMPLES):
+            while data := _read(process, path, 4 * channels * BLOCK_SAMPLES):
                 yield np.frombuffer(data, dtype="<f4").reshape(-1, channels).T
+            with patience(process):
+                process.wait()
             ended = True
         finally:
             if not ended:
@@ -156,12 +211,22 @@ def decode(
             process.stdout.close()
             code = process.wait()
             if runs:
-                feeder.join()
+                feeder.join(LONGEST_SILENCE)
         messages.seek(0)
         said = messages.read()
     # Of MP3, ffmpeg also complains of the first frame of a part of a file, which looks back to another.
     if code or (said and (keep_going or not runs)):
-        raise ValueError(f"{path} is truncated or damaged: {_last_line(said) or f'ffmpeg ends with {code}'}")
+        raise ValueError(f"{path} is truncated or damaged: {_last_line(said) or how_it_ended(code)}")
+
+
+def _read(process: subprocess.Popen[bytes], path: Path, size: int) -> bytes:
+    """Bytes that a program has decoded of a file; none at the end."""
+    assert process.stdout is not None
+    try:
+        with patience(process):
+            return process.stdout.read(size)
+    except ValueError as error:
+        raise ValueError(f"{path} can't be read: {error}") from error
 
 
 def _feed(path: Path, runs: Sequence[tuple[int, int]], pipe: BinaryIO) -> None:

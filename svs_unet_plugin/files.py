@@ -11,9 +11,11 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,8 @@ def atomic_write(
     """A temporary path beside ``path`` to write to, which takes its name only if the block succeeds.
 
     No two calls share a temporary path, so that two processes that write one file do not disturb each other:
-    the last one wins, whole. ``path`` may become a file or a folder; what has its name before is replaced.
+    the last one wins, whole. ``path`` may become a file or a folder; what has its name before is replaced, a
+    link as well, and not what it leads to. What a process that was killed has left beside is removed.
 
     Args:
         scratch: the folder of the temporary path, on the same file system; that of ``path`` by default.
@@ -46,7 +49,8 @@ def atomic_write(
     """
     path = Path(path)
     scratch = path.parent if scratch is None else Path(scratch)
-    beside, before = (scratch / f".{uuid.uuid4().hex}{PART_SUFFIX}" for _ in range(2))
+    _remove_abandoned(scratch)
+    beside, before = (scratch / f"{_mine()}{uuid.uuid4().hex}{PART_SUFFIX}" for _ in range(2))
     try:
         yield beside
         if path.is_dir() and not beside.is_dir():
@@ -62,15 +66,59 @@ def atomic_write(
             with suppress(FileNotFoundError):  # another writer was faster
                 os.replace(path, before)
             _remove(before)
+    except OSError as error:
+        if error.filename is None and error.strerror:  # such as that of a disk that is full
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         _remove(beside)
 
 
+def _mine() -> str:
+    """How the names begin of what this process has not finished: they tell when nobody will."""
+    return f".{_host()}-{os.getpid()}-"
+
+
+@cache
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+@cache  # once a process: what it leaves itself is for the next one
+def _remove_abandoned(folder: Path) -> None:
+    """Remove what processes of this machine that are no more have left in a folder."""
+    try:
+        names = os.listdir(folder)
+    except OSError:  # whoever writes there will say so
+        return
+    for name in filter(is_part, names):
+        host, _, rest = name[1:].partition("-")
+        process = rest.partition("-")[0]
+        if host == _host() and process.isdecimal() and not _runs(int(process)):
+            _remove(folder / name)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        pass
+    return True
+
+
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
+    """Write a file whole or not at all."""
+    with atomic_write(path) as beside:
+        beside.write_bytes(content)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -85,10 +133,48 @@ def write_json(path: str | os.PathLike[str], content: object) -> None:
     write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def read_json(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
+    """The content of a JSON file, which is an object.
+
+    Args:
+        what: it should be, such as ``"record of settings"``; for messages.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no such file.
+    """
+    return from_json(Path(path).read_bytes(), path, what)
+
+
+def from_json(content: bytes, path: str | os.PathLike[str], what: str) -> dict[str, Any]:
+    """What the bytes of a JSON file hold; see `read_json`."""
+    try:
+        found = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no {what}: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is no {what}: it holds no object with names and values")
+    return found
+
+
+def one_line(text: str) -> str:
+    """What a file holds, or an error says of it, for a message: in one line, and no pages of it."""
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
 def copy(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Copy a file whole or not at all."""
     with atomic_write(path) as beside:
         shutil.copyfile(source, beside)
+
+
+def printable(text: str) -> str:
+    """A name, in one line that does nothing to a terminal: what is for control stands there as in Python.
+
+    Bytes of a name that are no UTF-8 remain, as characters from U+DC80 to U+DCFF.
+    """
+    return "".join(c if c.isprintable() or "\udc80" <= c <= "\udcff" else ascii(c)[1:-1] for c in text)
 
 
 def digest(path: str | os.PathLike[str]) -> str:
@@ -111,7 +197,7 @@ def fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
             if file.is_file():
                 status = file.stat()
                 lines.append(f"{file.relative_to(path.parent)} {status.st_size} {status.st_mtime_ns}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 @contextmanager
@@ -125,6 +211,8 @@ def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    if (folder / LOCK_FILE).is_symlink():  # filelock before 3.20 would empty what it leads to
+        (folder / LOCK_FILE).unlink(missing_ok=True)
     held = FileLock(folder / LOCK_FILE)
     try:
         held.acquire(timeout=0)
@@ -189,10 +277,7 @@ def read_settings(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
     path = Path(folder) / SETTINGS_FILE
     if not path.is_file():
         return None
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is no record of settings: {error}") from error
+    return read_json(path, "record of settings")
 
 
 def check_settings(
@@ -221,7 +306,7 @@ def differences(
     """What differs between two sets of settings, a phrase for each, with both values."""
     old, new = _flat(_plain(before)), _flat(_plain(now))
     return [
-        f"{key} was {old.get(key)!r} and is now {new.get(key)!r}"
+        f"{one_line(key)} was {one_line(repr(old.get(key)))} and is now {one_line(repr(new.get(key)))}"
         for key in dict.fromkeys([*old, *new])
         if old.get(key) != new.get(key) and key not in may_change
     ]
@@ -248,13 +333,14 @@ def _leftovers(folder: Path) -> Iterator[Path]:
         if Path(parent) != folder and LOCK_FILE in names:
             folders.clear()
             continue
-        yield from (Path(parent, name) for name in folders + names if _is_part(name))
-        folders[:] = [name for name in folders if not _is_part(name)]
+        yield from (Path(parent, name) for name in folders + names if is_part(name))
+        folders[:] = [name for name in folders if not is_part(name)]
 
 
-def _is_part(name: str) -> bool:
+def is_part(name: str) -> bool:
+    """Whether a file or folder of this name is one that is not whole yet."""
     return name.startswith(".") and name.endswith(PART_SUFFIX)
 
 
 def _is_own(item: Path) -> bool:
-    return item.name == LOCK_FILE or _is_part(item.name)
+    return item.name == LOCK_FILE or is_part(item.name)

@@ -21,6 +21,7 @@ from svs_unet_plugin.arrays import as_array, as_mixture
 from svs_unet_plugin.audio import AudioFile
 from svs_unet_plugin.chunks import Chunks, Estimates, Masker, Plan, peak
 from svs_unet_plugin.encoding import Encoding, read_tags, writers
+from svs_unet_plugin.files import fingerprint
 from svs_unet_plugin.pipeline import Pipeline
 from svs_unet_plugin.progress import Cancelled, Meter, Progress
 from svs_unet_plugin.stft import STFT
@@ -29,6 +30,9 @@ from svs_unet_plugin.unet import UNet
 __all__ = ["ACCOMPANIMENT", "Cancelled", "Progress", "Separator", "separate"]
 
 ACCOMPANIMENT = "accompaniment"
+
+LOUDEST = 1e34
+"""Of the STFT's magnitudes, where full scale is 256: above it, sums over bins may be beyond float32."""
 
 
 class Separator:
@@ -205,6 +209,7 @@ class Separator:
         """
         paths = self._paths(out, stems, encoding.format)
         file = path if isinstance(path, AudioFile) else audio_io.open_file(path)
+        state = fingerprint([file.path])
         meter = Meter(file.sample_rate, file.length, progress, cancel)
         # All of the file is read before anything is written, and so found to be sound.
         song = self._listen(file.blocks, file.channels, file.sample_rate, meter)
@@ -219,6 +224,8 @@ class Separator:
                 for block in self._stems(song, meter):
                     for write, stem in zip(writes, wanted, strict=True):
                         write(block[stem])
+                if fingerprint([file.path]) != state:
+                    raise ValueError(f"{file.path} was changed while it was read: wait until it is whole")
         except BaseException:
             for folder in made:
                 with suppress(OSError):  # somebody else may have put something there
@@ -263,7 +270,7 @@ class Separator:
         for block, ended in self._at_network_rate(blocks, channels, sample_rate):
             for i, cutter in enumerate(cutters):
                 peaks[i] = float(np.max([peaks[i], *map(peak, cutter.push(block, ended))]))  # NaN stays
-        if not np.isfinite(peaks).all():
+        if not (np.array(peaks) < LOUDEST).all():
             raise ValueError("the audio is too loud for float32: full scale is 1")
         return tuple(peaks)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -26,6 +27,16 @@ WINDOWS: dict[str, Callable[..., Tensor]] = {
 """The windows by nussl's names for them, periodic, from their length (even) and torch's dtype and device."""
 
 
+HIGHEST_RATE = 768_000
+"""In Hz. This and what follows keep a network of a file that is not trusted from taking all memory."""
+
+LONGEST_WINDOW = 32_768
+"""In samples."""
+
+MOST_FRAMES = 128
+"""That see a sample: so many are work enough, and no more than what the network sees around a chunk."""
+
+
 @dataclass(frozen=True)
 class STFT:
     """The short-time Fourier transform that a network was trained on.
@@ -34,14 +45,16 @@ class STFT:
     and so forgives more of a mask's errors, at three times the work.
 
     Args:
-        sample_rate: in Hz.
-        window_length: of the periodic window, in samples; even.
-        hop_length: between frames, in samples; below the window length, so that every sample is seen.
+        sample_rate: in Hz, at most `HIGHEST_RATE`.
+        window_length: of the periodic window, in samples; even, and at most `LONGEST_WINDOW`.
+        hop_length: between frames, in samples; below the window length, so that every sample is seen, and at
+            least the window length over `MOST_FRAMES`.
         window_type: one of `WINDOWS`.
         normalized: whether the network was trained on magnitudes that were divided by the song's largest;
             if not, on plain ones of scipy and nussl, which are divided by the sum of the window.
 
     Raises:
+        TypeError: if a length is no whole number.
         ValueError: if an argument is out of its range.
 
     Example:
@@ -61,13 +74,24 @@ class STFT:
     normalized: bool = True
 
     def __post_init__(self) -> None:
-        if self.sample_rate < 1:
-            raise ValueError(f"sample_rate must be at least 1 Hz, got {self.sample_rate}")
-        if self.window_length < 2 or self.window_length % 2:
-            raise ValueError(f"window_length must be an even number of samples, got {self.window_length}")
+        if not 1 <= self.sample_rate <= HIGHEST_RATE:
+            raise ValueError(f"sample_rate must lie from 1 to {HIGHEST_RATE} Hz, got {self.sample_rate}")
+        for name in ("window_length", "hop_length"):
+            if not isinstance(getattr(self, name), Integral):
+                raise TypeError(f"{name} must be a whole number of samples, got {getattr(self, name)!r}")
+        if not 2 <= self.window_length <= LONGEST_WINDOW or self.window_length % 2:
+            raise ValueError(
+                f"window_length must be an even number of samples up to {LONGEST_WINDOW}, "
+                f"got {self.window_length}"
+            )
         if not 1 <= self.hop_length < self.window_length:
             raise ValueError(
                 f"hop_length must be at least 1 and below the window's {self.window_length} samples, "
+                f"got {self.hop_length}"
+            )
+        if self.window_length > MOST_FRAMES * self.hop_length:
+            raise ValueError(
+                f"hop_length must be at least 1/{MOST_FRAMES} of the window's {self.window_length} samples, "
                 f"got {self.hop_length}"
             )
         if self.window_type not in WINDOWS:

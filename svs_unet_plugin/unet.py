@@ -37,7 +37,8 @@ class UNet(nn.Module):
 
     Args:
         in_channels: channels of the magnitude that the network sees together, ≥ 1.
-        sources: a name for each mask, in order, such as ``("vocals",)``.
+        sources: a name for each mask, in order, such as ``("vocals",)``; stems are called so, and so no name
+            has a ``/`` in it.
         channels: channels after the first layer, ≥ 2; each further layer doubles them.
         bottleneck: ``None``, or ``"blstm"``: a bidirectional LSTM over time between encoder and decoder,
             for context beyond the frames that the convolutions `reach`.
@@ -76,6 +77,8 @@ class UNet(nn.Module):
             raise ValueError(f"in_channels must be at least 1, got {in_channels}")
         if isinstance(sources, str) or not sources or len(set(sources)) != len(sources):
             raise ValueError(f"sources must be different names such as ('vocals',), got {sources!r}")
+        if not all(map(_is_name, sources)):
+            raise ValueError(f"sources must be names that files can have, got {sources!r}")
         if channels < 2 or channels % 2:
             raise ValueError(f"channels must be an even number from 2 up, got {channels}")
         if bottleneck not in (None, "blstm"):
@@ -239,6 +242,16 @@ class BLSTM(nn.Module):
         sequences = x.permute(0, 2, 3, 1).reshape(batch * rows, steps, channels)
         output, _ = self.lstm(sequences)
         return output.reshape(batch, rows, steps, channels).permute(0, 3, 1, 2)
+
+
+def _is_name(source: object) -> bool:
+    """Whether a source's name is that of a file in a folder, and of none elsewhere."""
+    return (
+        isinstance(source, str)
+        and source.isprintable()
+        and source.strip(" .") != ""
+        and not {*"/\\"} & {*source}
+    )
 
 
 def _mirrored(x: Tensor, more: int) -> Tensor:

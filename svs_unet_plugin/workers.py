@@ -1,26 +1,36 @@
 """Work on many items at once: a process for each CPU, one thread each, with a bar.
 
-joblib's loky starts the processes: it counts the CPUs that an affinity or a container leaves, limits the
-threads of every BLAS, and ends with an error where a process was killed, which multiprocessing's pool waits
-for without end.
+joblib's loky starts the processes: it counts the CPUs that an affinity or a container leaves, and tells where
+a process was killed, which multiprocessing's pool waits for without end.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import as_completed
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import joblib
-from joblib.externals.loky.process_executor import TerminatedWorkerError
+from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 from tqdm import tqdm
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+
+_THREADS = [f"{library}_NUM_THREADS" for library in ("OMP", "OPENBLAS", "MKL", "BLIS", "NUMEXPR")] + [
+    "VECLIB_MAXIMUM_THREADS"
+]
+"""What the libraries that compute ask for the number of their threads."""
 
 
 def in_parallel(
@@ -30,20 +40,23 @@ def in_parallel(
     *,
     title: str,
     unit: str = "track",
+    lost: Callable[[_Item, str], _Result] | None = None,
 ) -> Iterator[_Result]:
     """What ``work`` returns for each item, in order.
 
     Processes are spawned, not forked, since threads of torch or of a BLAS do not survive a fork. They end
-    with the process that started them, even if that is killed.
+    with the process that started them, even if that is killed. Where one of them is killed, or crashes, the
+    items that were in work are tried once more, one at a time; the others are done in any case.
 
     Args:
         work: a function of a module, or a method of an object that can be pickled.
         jobs: processes, ≥ 1; None for one for each CPU. With one, all is done in this process.
         title, unit: of the bar.
+        lost: what is returned for an item whose process was killed twice, from the item and the reason.
 
     Raises:
         ValueError: if ``jobs`` is less than 1.
-        RuntimeError: if a process was killed; it names the items that are not done.
+        RuntimeError: without ``lost``, when all others are done, if items are lost; it names them.
     """
     if jobs is not None and jobs < 1:
         raise ValueError(f"jobs must be at least 1, got {jobs}")
@@ -53,25 +66,106 @@ def in_parallel(
     if jobs <= 1:
         yield from tqdm(map(work, items), desc=title, total=len(items), unit=unit)
         return
-    pool = joblib.Parallel(
+    kept: dict[int, _Result] = {}
+    missing: list[tuple[_Item, str]] = []
+    following = 0
+    with tqdm(desc=title, total=len(items), unit=unit) as bar, closing(_each(work, items, jobs)) as found:
+        for number, result in found:
+            bar.update()
+            if isinstance(result, _Death):
+                missing.append((items[number], result.reason))
+                if lost is None:
+                    continue
+                result = lost(items[number], result.reason)
+            kept[number] = result
+            while following in kept:
+                yield kept.pop(following)
+                following += 1
+    if missing and lost is None:
+        named = "; ".join(f"{_name(item)}: {reason}" for item, reason in missing)
+        raise RuntimeError(
+            f"{title}: {len(missing)} of {len(items)} are not done, and a new run does the rest ({named}); "
+            "fewer --jobs take less memory"
+        )
+
+
+@dataclass(frozen=True)
+class _Death:
+    """In the place of a result: why there is none."""
+
+    reason: str
+
+
+def _each(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], jobs: int
+) -> Generator[tuple[int, _Result | _Death], None, None]:
+    """The result of each item by its number, as they come, from processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        begun = Path(folder)
+        left = dict.fromkeys(range(len(items)))
+        while left:
+            try:
+                for number, result in _attempt(work, items, list(left), jobs, begun):
+                    del left[number]
+                    yield number, result
+            except TerminatedWorkerError:
+                # One of those that were in work is to blame; if none was, any that is tried alone goes on.
+                for number in (
+                    sorted(left.keys() & {int(path.name) for path in begun.iterdir()}) or [*left][:1]
+                ):
+                    del left[number]
+                    try:
+                        yield from _attempt(work, items, [number], 1, begun)
+                    except TerminatedWorkerError as error:
+                        yield number, _Death(_reason(error))
+                    (begun / str(number)).unlink(missing_ok=True)
+
+
+def _attempt(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], numbers: Sequence[int], jobs: int, begun: Path
+) -> Iterator[tuple[int, _Result]]:
+    """Results by number, as they come, as long as no process is killed.
+
+    Raises:
+        TerminatedWorkerError: if one was; what can be told is told before.
+    """
+    pool = ProcessPoolExecutor(
         jobs,
-        return_as="generator",
-        batch_size=1,
-        pre_dispatch="all",
         initializer=_prepare_process,
         initargs=imported(),
+        env={name: os.environ.get(name, "1") for name in _THREADS},
     )
-    done = 0
+    killed = None
     try:
-        for result in tqdm(pool(map(joblib.delayed(work), items)), desc=title, total=len(items), unit=unit):
-            done += 1
-            yield result
-    except TerminatedWorkerError as error:
-        raise RuntimeError(
-            f"{title}: a process was killed, perhaps for lack of memory, at one of "
-            f"{_names(items[done:][:jobs])}; {done} of {len(items)} are done, and a new run does the rest; "
-            "fewer --jobs take less memory"
-        ) from error
+        tasks = {pool.submit(_marked, begun, number, work, items[number]): number for number in numbers}
+        for task in as_completed(tasks):
+            try:
+                result = task.result()
+            except TerminatedWorkerError as error:
+                killed = error
+            else:
+                yield tasks[task], result
+    finally:
+        pool.shutdown(kill_workers=True)
+    if killed is not None:
+        raise killed
+
+
+def _marked(begun: Path, number: int, work: Callable[[_Item], _Result], item: _Item) -> _Result:
+    """Work on an item, and leave a file with its number for as long as it takes."""
+    mark = begun / str(number)
+    mark.touch()
+    try:
+        return work(item)
+    finally:
+        mark.unlink()
+
+
+def _reason(error: TerminatedWorkerError) -> str:
+    how = re.findall(r"(\w+)\(-?\d+\)", str(error))  # such as {SIGKILL(-9)}
+    return f"its process ended by {how[0] if how else 'itself'}" + (
+        ", perhaps for lack of memory" if "SIGKILL" in how else ""
+    )
 
 
 def cpus() -> int:
@@ -105,6 +199,6 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _names(items: Sequence[object]) -> str:
-    """What messages call items: their names or paths, where they have some."""
-    return ", ".join(str(getattr(item, "name", getattr(item, "path", item))) for item in items)
+def _name(item: object) -> str:
+    """What messages call an item: its name or path, where it has one."""
+    return str(getattr(item, "name", getattr(item, "path", item)))

@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 import stempeg
 import torch
+from hypothesis import settings
 
 from svs_unet_plugin import STFT, UNet, audio
 
 collect_ignore = ["hosts"]  # the hosts' own tests: make test-hosts
+
+# For tests/test_properties.py. The quick examples are always the same.
+settings.register_profile("quick", max_examples=8, deadline=None, derandomize=True, database=None)
+settings.register_profile("nightly", max_examples=200, deadline=None, database=None, print_blob=True)
+settings.load_profile("quick")
 
 
 def _make_network(**arguments: object) -> UNet:

@@ -16,6 +16,12 @@ LONGEST = 300.0
 """Seconds after which the moment will not come any more."""
 
 
+def environment_of() -> dict[str, str]:
+    """The environment of a program that may import this package and the modules of ``tests``."""
+    paths = [str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
 def kill_when(
     moment: Callable[[], bool],
     command: Sequence[str | os.PathLike[str]],
@@ -38,8 +44,7 @@ def kill_when(
     Raises:
         AssertionError: if the command fails by itself, or the moment does not come.
     """
-    paths = [str(TESTS.parent), str(TESTS), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **(environment or {})}
+    environment = {**environment_of(), **(environment or {})}
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         process = subprocess.Popen(
             command,

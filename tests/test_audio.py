@@ -243,6 +243,15 @@ def test_what_can_be_decoded_of_a_damaged_file(
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_start_behind_damage_that_is_put_up_with(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", noise().T, 44_100)
+    content = (tmp_path / "a.flac").read_bytes()
+    (tmp_path / "a.flac").write_bytes(content[: len(content) // 2])
+    file = audio.open_file(tmp_path / "a.flac", keep_going=True, start=0.6)
+    with pytest.raises(ValueError, match=r"a\.flac ends at second 0\.\d+, and 0\.6 is behind that"):
+        list(file.blocks())
+
+
 def test_nan_is_silence_if_asked_to_keep_going(tmp_path: Path) -> None:
     samples = noise()
     samples[1, 20_000] = np.nan
@@ -377,3 +386,11 @@ def test_integers_are_scaled() -> None:
     assert audio.from_integers(np.int8([64])).dtype == np.float32
     with pytest.raises(ValueError, match="must be uint8, int8, int16 or int32, got int64"):
         audio.from_integers([1, 2])
+
+
+def test_junk_named_mp3_is_refused_in_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """libsndfile's decoder, which a file of that name would be given to, prints three lines."""
+    (tmp_path / "a.mp3").write_text("junk")
+    with pytest.raises(ValueError, match=r"a\.mp3 is not audio that can be read: [\w ]+$"):
+        audio.read(tmp_path / "a.mp3")
+    assert capfd.readouterr().err == ""

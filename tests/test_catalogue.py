@@ -230,13 +230,19 @@ def test_manifests(tmp_path: Path) -> None:
         ("songs.csv", "path\na\nb\na\n", "lists 1 songs more than once; the first is a"),
         ("songs.csv", "path,year\na,1\n,2\n", "has 1 rows without a path"),
         ("songs.parquet", "no table", "songs.parquet can't be read as parquet: "),
+        ("songs.parquet", "PAR1" + 30 * "\0" + "\x08\0\0\0PAR1", "songs.parquet can't be read as parquet: "),
+        ("songs.csv", "path\n\udcff\n", "songs.csv can't be read as csv: "),
+        ("songs.csv", "\udcff,path\na,b\n", "songs.csv can't be read as csv: "),
+        ("songs.jsonl", '{"path": "a/\udcff.wav"}\n{"path": "b"}\n', "songs.jsonl can't be read as json: "),
+        ("songs.jsonl", '{"path": {"a": 1}}', "songs.jsonl can't be read as json: "),
     ],
 )
 def test_wrong_manifests(tmp_path: Path, name: str, content: str | None, said: str) -> None:
     if content is not None:
-        (tmp_path / name).write_text(content)
-    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        (tmp_path / name).write_text(content, errors="surrogateescape")
+    with pytest.raises((ValueError, FileNotFoundError), match=said) as caught:
         separate_catalogue(tmp_path / name, tmp_path / "stems")
+    assert "\n" not in str(caught.value)
     assert not (tmp_path / "stems").exists()
 
 

@@ -4,18 +4,20 @@ import os
 import subprocess
 import sys
 import threading
+import tracemalloc
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from svs_unet_plugin import STFT, UNet, checkpoint
+from svs_unet_plugin import STFT, Separator, UNet, checkpoint
 
 
 def test_reads_what_nussl_saves_without_nussl(
@@ -138,6 +140,65 @@ def test_a_model_on_a_hub_from_the_cache_without_a_network(checkpoint_path: Path
     assert read(f"someone/unet@{revision}").stdout == f"{checkpoint.read(checkpoint_path).network.channels}\n"
     assert "someone/unet@main can't be had from the hub nor its cache" in read("someone/unet@main").stderr
     assert "owner/name@revision" in read("someone/unet").stderr  # it must be pinned
+
+
+@pytest.fixture
+def hub(checkpoint_path: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """The address of a server like the hub's, and the files that it sends, by revision."""
+    content = checkpoint_path.read_bytes()
+    held: dict[str, bytes] = {}
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            revision = self.path.split("/")[-2]
+            self.send_response(200 if revision in held or self.path == "/" else 404)
+            self.send_header("ETag", f'"{hashlib.sha256(content).hexdigest()}"')
+            self.send_header("X-Repo-Commit", 40 * revision[:1])
+            self.send_header("Content-Length", str(len(held.get(revision, b""))))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(held.get(revision, b""))
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", held
+        server.shutdown()
+
+
+def test_a_hub_that_sends_something_else(
+    hub: tuple[str, dict[str, bytes]],
+    checkpoint_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The hub states the SHA-256 of a file, which is verified: at the download, and each time after it."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    address, held = hub
+    monkeypatch.setattr(constants, "ENDPOINT", address)
+    template = f"{address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    content = checkpoint_path.read_bytes()
+    held["a"] = content
+    path = checkpoint.find("someone/unet@a")
+    assert path.read_bytes() == content
+    path.resolve().write_bytes(content[:-1] + b"?")
+    with pytest.raises(ValueError, match="is not what the hub has of someone/unet@a: remove it"):
+        checkpoint.find("someone/unet@a")
+    path.resolve().unlink()
+    held["b"] = content[:-1] + b"?"
+    with pytest.raises((ValueError, FileNotFoundError), match="someone/unet@b"):
+        checkpoint.read("someone/unet@b")
+    # A revision is no path: nothing is read or written outside of the cache.
+    for name in ("someone/unet@../../../../a", "../unet@a", "someone/..@a", "someone/unet@a/../../b"):
+        with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+            checkpoint.read(name)
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]
 
 
 def test_bundled_weights() -> None:
@@ -286,6 +347,51 @@ def test_a_file_that_unpacks_to_more_than_its_size(checkpoint_path: Path, tmp_pa
     assert checkpoint.load_weights_only(tmp_path / "a.pth")["a"].numel() == 2**20
     with pytest.raises(ValueError, match=r"b\.pth is no checkpoint"):
         checkpoint.load_weights_only(tmp_path / "b.pth")
+
+
+def test_nothing_is_unpacked_of_a_file_that_unpacks_to_more_than_its_size(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.pth", "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("a/data.pkl", bytes(300 * 2**20))
+        packed.writestr("a/version", "3")
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="is no checkpoint, or a damaged one"):
+            checkpoint.read(tmp_path / "a.pth")
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_weights_that_are_no_numbers(checkpoint_path: Path, tmp_path: Path, network: UNet) -> None:
+    content = torch.load(checkpoint_path, weights_only=False)
+    name = "layers.mask.encoder.0.1.running_var"
+    for value, read, said in [
+        (float("nan"), checkpoint.read, f"its weights '{name.removeprefix('layers.mask.')}' are NaN"),
+        (-1.0, separated, "the network's masks are NaN: its weights are damaged"),
+    ]:
+        weights = {**content["state_dict"], name: torch.full_like(content["state_dict"][name], value)}
+        torch.save({**content, "state_dict": weights}, tmp_path / "a.pth")
+        with pytest.raises(ValueError, match=said):
+            read(tmp_path / "a.pth")
+
+
+def separated(path: Path) -> object:
+    return Separator(path, "cpu").separate(torch.rand(1, 9000), 8192)
+
+
+@pytest.mark.parametrize(
+    "content", [[], {}, {"model_name": "SVSUNet"}, {"state_dict": {"a": 1.0}, "metadata": {}}]
+)
+def test_hosts_refuse_what_is_no_checkpoint(tmp_path: Path, content: object) -> None:
+    import svs_unet_plugin.asteroid as asteroid
+    import svs_unet_plugin.nussl as svs
+
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"a\.pth is no (nussl )?checkpoint"):
+        svs.nussl.ml.SeparationModel.load(str(tmp_path / "a.pth"))
+    if content != {} and "metadata" not in content:  # type: ignore[operator]
+        with pytest.raises(ValueError, match=r"a\.pth is no checkpoint"):
+            asteroid.SVSUNet.from_pretrained(str(tmp_path / "a.pth"))
 
 
 def test_transforms_that_are_nested_without_end(network: UNet, tmp_path: Path) -> None:

@@ -33,6 +33,16 @@ def test_a_traceback_only_when_asked_for(tmp_path: Path) -> None:
         main(["--traceback", "info", str(tmp_path / "none.pth")])
 
 
+def test_names_command_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    song = tmp_path / "a\x1b[31m\nb\u202e.wav"
+    song.write_bytes(b"no song")
+    assert main(["separate", str(song), "--out", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.isprintable() and r"a\x1b[31m\nb\u202e.wav is not audio" in line
+    assert main(["info", str(tmp_path / "a\nb.pth")]) == 2
+    assert r"a\nb.pth" in capsys.readouterr().err
+
+
 def test_wrong_flags_end_with_2(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in (["separate"], ["sing"], ["separate", "a.wav", "--loud"], []):
         assert main(arguments) == 2
@@ -117,7 +127,7 @@ def hub() -> Iterator[str]:
         def do_GET(self) -> None:
             result = {"task": {"type": "audio-to-audio"}, "dataset": {"type": "mir1k", "name": "MIR-1K"}}
             result["metrics"] = [{"type": "sdr", "name": "GNSDR", "value": 10.6}]  # type: ignore[assignment]
-            card = {"license": "mit", "model-index": [{"name": "unet", "results": [result]}]}
+            card = {"license": "mit\x1b[2J", "model-index": [{"name": "unet", "results": [result]}]}
             file = {"rfilename": checkpoint.HUB_FILE, "size": 14_700_000}
             found = self.path.startswith("/api/models/someone/unet")
             body = {"id": "someone/unet", "sha": 5 * "01234567", "cardData": card, "siblings": [file]}
@@ -147,7 +157,7 @@ def test_weights_on_the_hub(
         f"someone/unet@{5 * '01234567'}: on the hub",
         "  size       14.7 MB",
         "  GNSDR      10.6, MIR-1K",
-        "  licence    mit",
+        "  licence    mit\\x1b[2J",  # what a card says does nothing to a terminal
     ]
     assert main(["weights", "a/b"]) == 2
     said = capsys.readouterr().err

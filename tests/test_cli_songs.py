@@ -71,6 +71,15 @@ def test_names_from_tags_stay_in_the_folder(tmp_path: Path) -> None:
         assert below_out(paths, tmp_path) == [f"{expected} (owner_name@main) vocals.wav"]
 
 
+def test_a_name_of_weights_leads_nowhere(tmp_path: Path) -> None:
+    songs = [Song(tmp_path / "song.wav", PurePath("song"))]
+    for weights, name in {"\n": "weights", " ": "weights", "../..": ".._..", "\ud800a": "a"}.items():
+        for template in ("{weights}/{stem}.wav", "{weights}{weights}/{stem}.wav"):
+            paths = Naming(template, tmp_path / "out", STEMS, "wav", weights, lambda path: {}).paths(songs)
+            (path,) = below_out(paths, tmp_path)
+            assert path.endswith(f"{name}/vocals.wav")
+
+
 def test_songs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     def named(*files: str, template: str = "{track}/{stem}.{ext}", **tags: str) -> list[str]:
         songs = [Song(tmp_path / file, PurePath(Path(file).stem)) for file in files]

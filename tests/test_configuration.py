@@ -98,6 +98,37 @@ def test_an_experiment_keeps_what_it_is(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"epochs: \xff", "can't decode byte 0xff"),
+        (b"[" * 10_000, "maximum recursion depth"),
+        (b"epochs: !!python/object/apply:os.system ['touch ran']", "could not determine a constructor"),
+        (b"a: &a [x, x]\nb: [*a, *a]", "it has aliases"),
+        (b"- 1", "holds no names with values"),
+        (b"[" * 300_000, "it has 300000 bytes"),
+    ],
+)
+def test_a_file_that_is_no_configuration(
+    tmp_path: Path, content: bytes, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf.yml").write_bytes(content)
+    for use in (lambda: read(tmp_path), lambda: keep(configured(), tmp_path, tmp_path)):
+        with pytest.raises(ValueError, match=rf"conf\.yml can't be read.*{words}"):
+            use()
+    with pytest.raises(ValueError, match=words):
+        configured("--conf", str(tmp_path / "conf.yml"))
+    assert [path.name for path in tmp_path.iterdir()] == ["conf.yml"]
+
+
+@pytest.mark.parametrize("content", ["epochs: 1", "sources: [vocals]", "sources: vocals\nepochs: x"])
+def test_an_experiment_whose_configuration_is_damaged(tmp_path: Path, content: str) -> None:
+    (tmp_path / "conf.yml").write_text(content)
+    with pytest.raises(ValueError, match=r"conf\.yml is no configuration of an experiment: \w+Error"):
+        read(tmp_path)
+
+
 def test_what_an_experiment_keeps_configures_it_again(tmp_path: Path) -> None:
     keep(configured("--channels", "4", "--loss", "snr"), tmp_path, tmp_path)
     again = configured("--conf", str(tmp_path / configuration.CONFIGURATION_FILE))

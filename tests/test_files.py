@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from killing import kill_script_when
+from killing import environment_of, kill_script_when
 
 from svs_unet_plugin import files
 
@@ -197,6 +197,38 @@ def test_a_claim_ends_with_its_process(tmp_path: Path) -> None:
         assert names(tmp_path) == [files.LOCK_FILE, files.SETTINGS_FILE]
 
 
+WRITE = """
+import sys, time
+from svs_unet_plugin import files
+with files.atomic_write(sys.argv[1]) as beside:
+    beside.write_text("half")
+    time.sleep(600)
+"""
+
+
+def test_what_a_killed_process_left_goes_with_the_next_file(tmp_path: Path) -> None:
+    """But what others are writing at the moment stays, and what another machine left, whose processes nobody
+    here knows."""
+    half = lambda: [path.name for path in tmp_path.glob(f".*{files.PART_SUFFIX}")]  # noqa: E731
+    (tmp_path / f".0123abcd-1-0{files.PART_SUFFIX}").touch()
+    (tmp_path / f".notes{files.PART_SUFFIX}").touch()
+    mine = set(half())
+    program = f"from svs_unet_plugin import files; files.write_text({str(tmp_path / 'other')!r}, 'a')"
+    write = [sys.executable, "-c", program]
+
+    def wrote() -> bool:
+        if len(half()) == len(mine):
+            return False
+        subprocess.run(write, check=True, env=environment_of())
+        assert len(half()) == len(mine) + 1  # it is at work
+        return True
+
+    assert kill_script_when(wrote, WRITE, tmp_path / "file")
+    assert len(half()) == len(mine) + 1
+    subprocess.run(write, check=True, env=environment_of())
+    assert set(half()) == mine and not (tmp_path / "file").exists()
+
+
 def test_a_claim_with_different_settings(tmp_path: Path) -> None:
     with files.claim(tmp_path / "a", SETTINGS, holds="results") as resumed:
         assert not resumed
@@ -223,12 +255,18 @@ def test_a_claim_to_what_holds_something_else(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "thesis.tex").touch()
-    (tmp_path / "damaged").mkdir()
-    (tmp_path / "damaged" / files.SETTINGS_FILE).write_text("{")
+    for name, content in {
+        "damaged": b"{",
+        "list": b"[1]",
+        "utf-16": b"\xff\xfe{\0",
+        "deep": b"[" * 10**5,
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / files.SETTINGS_FILE).write_bytes(content)
     for name, message in [
         ("file", "file is a file, and results need a folder"),
         ("folder", "folder holds thesis.tex, which is no part of results"),
-        ("damaged", "settings.json is no record of settings"),
+        *((name, "settings.json is no record of settings") for name in ("damaged", "list", "utf-16", "deep")),
     ]:
         with (
             pytest.raises(ValueError, match=message),
@@ -259,3 +297,5 @@ def test_differences() -> None:
         "seed was None and is now 1",
     ]
     assert files.differences(SETTINGS, now, ["seed", "model.sources"]) == []
+    (long,) = files.differences({"a\n": "x" * 10**6}, {"a\n": 1})
+    assert len(long) < 300 and "\n" not in long

@@ -2,7 +2,6 @@ import http.server
 import shutil
 import subprocess
 import threading
-import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -176,7 +175,11 @@ def server(tmp_path: Path, stem_files: Path, monkeypatch: pytest.MonkeyPatch) ->
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{running.server_port}/sample.zip"
-        monkeypatch.setattr(original, "urlopen", lambda request: urllib.request.urlopen(address))
+        setup = musdb._musdb_setup()
+        name = "sample.zip#MUSDB18-7-STEMS.zip"
+        monkeypatch.setattr(
+            musdb, "_musdb_setup", lambda: {**setup, "sample-url": address.replace("sample.zip", name)}
+        )
         yield folder
         running.shutdown()
 
@@ -208,11 +211,9 @@ def test_a_download_that_fails(
 
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(request: Any) -> None:
-        raise urllib.error.URLError("Name or service not known")
-
-    monkeypatch.setattr(original, "urlopen", refused)
-    with pytest.raises(OSError, match=r"Name or service not known.*unzip it into"):
+    nobody = {"sample-url": "http://127.0.0.1:1/sample.zip"}
+    monkeypatch.setattr(musdb, "_musdb_setup", lambda: nobody)
+    with pytest.raises(OSError, match=r"ConnectionError.*unzip it into"):
         musdb.fetch_sample(tmp_path)
 
 

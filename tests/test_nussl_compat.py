@@ -12,6 +12,7 @@ import subprocess
 import sys
 import typing
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -490,11 +491,11 @@ class TestCache:
     def test_an_interrupted_write_leaves_nothing(self, tmp_path, monkeypatch):
         cache = tfm.Cache(str(tmp_path / "cache"), overwrite=True)
 
-        def half(data, path):
-            path.write_bytes(b"PK")
+        def half(path, content):
+            path.write_text("PK")
             raise KeyboardInterrupt
 
-        monkeypatch.setattr(torch, "save", half)
+        monkeypatch.setattr(Path, "write_bytes", half)
         with pytest.raises(KeyboardInterrupt):
             cache({"index": 0})
         assert os.listdir(tmp_path / "cache") == []

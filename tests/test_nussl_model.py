@@ -209,11 +209,11 @@ def test_plain_save_keeps_the_transforms(checkpoint_path: Path) -> None:
 def test_nothing_is_left_of_a_model_that_was_not_saved(
     model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(_: object, path: str) -> None:
-        Path(path).write_bytes(b"half")
+    def full(path: Path, content: object) -> None:
+        path.write_text("half")
         raise OSError("no space left")
 
-    monkeypatch.setattr(torch, "save", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     for save, transform in ((svs.save, {"stft": STFT()}), (nussl.ml.SeparationModel.save, {})):
         with pytest.raises(OSError, match="no space left"):
             save(model, str(tmp_path / "model.pth"), **transform)

@@ -394,6 +394,17 @@ def test_what_is_too_much_is_refused_and_leaves_nothing(
     refused(client, tone.read_bytes()[:100_000], "truncated")
 
 
+def test_a_slash_in_what_is_wrong_is_no_path(make_client: Callable[..., Client], tmp_path: Path) -> None:
+    client = make_client()
+    song = client.songs._new("a.wav")
+    for said, sentence in {
+        f"{song.folder}/given is not audio: Input/output error": "a.wav is not audio: Input/output error.",
+        "see /etc/passwd": "This failed for a reason that is not the song's: "
+        "it stands where the page was started.",
+    }.items():
+        assert client.songs.sentence(ValueError(said), song) == sentence
+
+
 def test_a_list_of_files_is_no_song(make_client: Callable[..., Client], tone: Path, tmp_path: Path) -> None:
     """Or else anybody could listen to any song on the machine."""
     from shutil import which

@@ -248,6 +248,7 @@ def test_the_one_liner(checkpoint_path: Path, separator: Separator, song: np.nda
         (np.array([0.0, np.inf]), 44_100, "NaN, infinite"),
         (np.full(9, 1e300), 44_100, "too large for float32"),
         (np.full(9999, 1e37, np.float32), 44_100, "too loud for float32"),
+        (np.eye(1, 9999, 5000, dtype=np.float32) * np.float32(1e37), 44_100, "too loud for float32"),
         (np.zeros((2, 9)), 0, "sample_rate must lie from 1000 to 768000 Hz, got 0"),
         (np.zeros((2, 9)), np.nan, "sample_rate must lie from 1000 to 768000 Hz, got nan"),
     ],

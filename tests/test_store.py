@@ -106,9 +106,15 @@ def test_bad_files(tmp_path: Path) -> None:
         System("a", "A", "magic")  # type: ignore[arg-type]
     store.write_system(tmp_path, System("a", "A", "classical"))
     store.scale_file(tmp_path, "a", "x").parent.mkdir()
-    store.scale_file(tmp_path, "a", "x").write_text("[1]")
-    with pytest.raises(ValueError, match=r"x\.json is no file of scores"):
-        store.read_scores(tmp_path)
-    (tmp_path / "a" / "system.json").write_text('{"name": "A"}')
-    with pytest.raises(ValueError, match="does not describe a system"):
-        store.read_systems(tmp_path)
+    huge = '{"vocals": {"SI-SDR": [1%s]}}' % ("0" * 400)
+    for content in ("[1]", '{"vocals": 1}', huge, "[" * 100_000):
+        store.scale_file(tmp_path, "a", "x").write_text(content)
+        with pytest.raises(ValueError, match=r"x\.json is no file of scores"):
+            store.read_scores(tmp_path)
+    for content in ('{"name": "A"}', '{"name": "A", "kind": "magic", "a\\nb": 1}', "[1]", '{"a":' * 100_000):
+        (tmp_path / "a" / "system.json").write_text(content)
+        with pytest.raises(
+            ValueError, match=r"system\.json (does not describe|is no description of) a system"
+        ) as caught:
+            store.read_systems(tmp_path)
+        assert "\n" not in str(caught.value)

@@ -188,6 +188,10 @@ def test_torchscript_and_export(extension: dict) -> None:
         ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
         ({"sources": "vocals"}, "sources must be different names"),
         ({"sources": ()}, "sources must be different names"),
+        *(
+            ({"sources": ("vocals", name)}, "sources must be names that files can have")
+            for name in ("../up", "/up", "a\\b", "..", "", "a\n", 1)
+        ),
         ({"channels": 3}, "channels must be an even number"),
         ({"bottleneck": "lstm"}, "bottleneck must be None or 'blstm', got 'lstm'"),
         ({"max_channels": 8}, r"max_channels must be None or at least channels \(16\), got 8"),

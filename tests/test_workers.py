@@ -26,14 +26,22 @@ def threads(item: int) -> tuple[int, int, int]:
 
 
 def die(item: str) -> str:
-    if item == "heavy":
+    if item in ("heavy", "crash"):
+        os.kill(os.getpid(), signal.SIGKILL if item == "heavy" else signal.SIGSEGV)
+    return item
+
+
+def die_once(folder: str, item: int) -> int:
+    """The third item is too much beside others, the first time."""
+    if item == 2 and not (Path(folder) / "died").exists():
+        (Path(folder) / "died").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return item
 
 
 SCRIPT = """
 import sys
-from test_workers import die, in_parallel, threads, wait
+from test_workers import die, die_once, in_parallel, threads, wait
 if __name__ == "__main__":
 """
 
@@ -68,13 +76,32 @@ def test_as_many_processes_as_there_are_cpus_to_run_on() -> None:
     assert joblib.cpu_count() <= len(os.sched_getaffinity(0))
 
 
-def test_a_process_that_is_killed_ends_the_work_with_a_sentence() -> None:
+def test_a_process_that_is_killed_loses_one_item_which_is_named() -> None:
+    """A crash takes the items with it that were in work beside it; they are done again."""
+    items = ["light", "heavy", "other", "crash", *"abcd"]
     said = run(
-        "  try: list(in_parallel(die, ['light', 'heavy', 'other'], 2, title='Test'))\n"
-        "  except RuntimeError as error: print(error)"
+        f"  try: list(in_parallel(die, {items}, 2, title='Test'))\n"
+        "  except RuntimeError as error: print(error)\n"
+        f"  print(list(in_parallel(die, {items}, 2, title='Test', lost='{{}}: {{}}'.format)))"
     )
-    assert said.startswith("Test: a process was killed, perhaps for lack of memory, at one of ")
-    assert "heavy" in said and "of 3 are done" in said
+    first, second = said.splitlines()
+    killed, crashed = (
+        "heavy: its process ended by SIGKILL, perhaps for lack of memory",
+        "crash: its process ended by SIGSEGV",
+    )
+    assert first == (
+        f"Test: 2 of 8 are not done, and a new run does the rest ({killed}; {crashed}); "
+        "fewer --jobs take less memory"
+    )
+    assert eval(second) == ["light", killed, "other", crashed, *"abcd"]
+
+
+def test_what_fits_into_memory_alone_is_not_lost(tmp_path: Path) -> None:
+    said = run(
+        f"  import functools; work = functools.partial(die_once, {str(tmp_path)!r})\n"
+        "  print(list(in_parallel(work, range(5), 2, title='Test')))"
+    )
+    assert eval(said) == list(range(5))
 
 
 def test_one_job_is_done_here() -> None:

@@ -27,8 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals
-from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals, write
 from svs_unet_plugin.module_view import module_view
 from svs_unet_plugin.pickling import bring_repairs_along
 
@@ -230,19 +229,31 @@ def _from_pretrained() -> None:
             name = os.fspath(content)
             path = base_models.cached_download(name)
             content = _load(path)
-            if content.get("model_name") == "SVSUNet":  # asteroid builds it before it looks at the weights
-                transform = ("sample_rate", "window_length", "hop_length")
-                arguments = {k: v for k, v in content.get("model_args", {}).items() if k not in transform}
+            if not isinstance(content, dict):
+                raise ValueError(f"{path} is no checkpoint of a model: it holds a {type(content).__name__}")
+            if content.get("model_name") == "SVSUNet":
                 try:
-                    check_size(arguments, content.get("state_dict", {}), "network.", os.path.getsize(path))
-                except ValueError as error:
-                    raise ValueError(f"{path} is no checkpoint of its own network: {error}") from error
+                    _check_own(content, os.path.getsize(path))
+                    return from_pretrained(cls, content, *args, **kwargs).eval()
+                except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
+                    reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+                    raise ValueError(f"{path} is no checkpoint of its own network: {reason}") from error
             if "sample_rate" not in content.get("model_args", {"sample_rate"}):
                 content["model_args"]["sample_rate"] = base_models.SR_HASHTABLE.get(name)
         model = from_pretrained(cls, content, *args, **kwargs)
         return model.eval() if getattr(model, "loads_in_evaluation_mode", False) else model
 
     base_models.BaseModel.from_pretrained = classmethod(from_data_only)
+
+
+def _check_own(content: dict[str, Any], size: int) -> None:
+    """See that a file of so many bytes holds all of the network that it describes.
+
+    asteroid builds it before it looks at the weights.
+    """
+    transform = ("sample_rate", "window_length", "hop_length")
+    arguments = {key: value for key, value in content["model_args"].items() if key not in transform}
+    check_size(arguments, content["state_dict"], "network.", size)
 
 
 def _load(path: str | os.PathLike[str], **kwargs: Any) -> Any:
@@ -252,8 +263,7 @@ def _load(path: str | os.PathLike[str], **kwargs: Any) -> Any:
 
 def _save(content: Any, path: str | os.PathLike[str]) -> None:
     """``torch.save``, whole or not at all: asteroid writes over the file that it has read."""
-    with atomic_write(path) as beside:
-        torch.save(content, beside)
+    write(content, path)
 
 
 def _commands() -> None:

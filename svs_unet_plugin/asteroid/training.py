@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from svs_unet_plugin.asteroid import compat, joint_layers
 from svs_unet_plugin.asteroid.datasets import Excerpts, Item, excerpt_loader
-from svs_unet_plugin.checkpoint import load_weights_only
-from svs_unet_plugin.files import atomic_write, claim
+from svs_unet_plugin.checkpoint import load_weights_only, write
+from svs_unet_plugin.files import claim
 from svs_unet_plugin.training import history
 from svs_unet_plugin.training.loss import SpectralSNRLoss
 from svs_unet_plugin.training.optimization import make_scheduler, uses_bfloat16
@@ -228,8 +228,7 @@ class WholeFiles(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as beside:
-            torch.save(checkpoint, beside)
+        write(checkpoint, path)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = None

@@ -44,8 +44,7 @@ def info(checkpoint: str) -> None:
 @click.argument("out", type=click.Path(path_type=Path))
 def convert(checkpoint: str, out: Path) -> None:
     """Turn a CHECKPOINT of nussl into an asteroid file, or an asteroid file into a checkpoint of nussl."""
-    from svs_unet_plugin import files
-    from svs_unet_plugin.checkpoint import read
+    from svs_unet_plugin.checkpoint import read, write
 
     loaded = read(checkpoint)
     if loaded.host == "asteroid":
@@ -53,10 +52,7 @@ def convert(checkpoint: str, out: Path) -> None:
 
         svs.save(svs.from_network(loaded.network), out, stft=loaded.stft)
     else:
-        import torch
-
         from svs_unet_plugin.asteroid import SVSUNet
 
-        with files.atomic_write(out) as beside:
-            torch.save(SVSUNet.from_network(loaded.network, loaded.stft).serialize(), beside)
+        write(SVSUNet.from_network(loaded.network, loaded.stft).serialize(), out)
     print(out)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from svs_unet_plugin.files import printable
+
 PATH = click.Path(path_type=Path)
 OUT = click.argument("out", type=PATH)
 SOURCE = click.argument("source", type=PATH)
@@ -86,5 +88,5 @@ def prepare(source: Path, out: Path, segment: float | None, trim: float | None, 
 
     prepared = prepare_corpus(source, out, Settings(segment_seconds=segment, trim_seconds=trim), jobs=jobs)
     for name, problem in prepared.skipped.items():
-        print(f"skipped: {name}: {problem}", file=sys.stderr)
+        print(printable(f"skipped: {name}: {problem}"), file=sys.stderr)
     print(prepared.folder)

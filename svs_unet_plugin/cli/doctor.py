@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 import re
 import shutil
-import subprocess
 import sys
 from collections import defaultdict
 
@@ -98,14 +97,16 @@ def _separation() -> bool:
 
 
 def _ffmpeg() -> None:
+    from svs_unet_plugin import ffmpeg
+
     for program in ("ffmpeg", "ffprobe"):
         path = shutil.which(program)
         if path is None:
             _row(program, f"missing, for video, m4a, tags, and to write mp3, ogg, opus: {GET_FFMPEG}")
             continue
-        said = subprocess.run([path, "-version"], capture_output=True, text=True).stdout
+        said = ffmpeg.run([path, "-version"]).stdout.decode()
         _row(program, f"{(said.split() + 3 * ['?'])[2]}, {path}")
         if program == "ffmpeg":
-            listed = subprocess.run([path, "-v", "quiet", "-encoders"], capture_output=True, text=True).stdout
+            listed = ffmpeg.run([path, "-v", "quiet", "-encoders"]).stdout.decode()
             missing = [form for form, encoder in ENCODERS.items() if encoder not in listed.split()]
             _row("", f"writes no {', '.join(missing)}" if missing else f"writes {', '.join(ENCODERS)}")

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TextIO
 
+from svs_unet_plugin.files import printable
+
 SIGN_OF_LIFE_SECONDS = 10.0
 """How often a song that is being separated is heard of where there is no terminal to draw bars on."""
 
@@ -66,7 +68,7 @@ class _Collector(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         kept = _warnings.get()
         if kept is None:
-            print(f"svs-unet: {record.getMessage()}", file=sys.stderr)
+            print(f"svs-unet: {printable(record.getMessage())}", file=sys.stderr)
         else:
             kept.append(record.getMessage())
 
@@ -127,6 +129,7 @@ class Report:
     @contextmanager
     def progress(self, name: str) -> Iterator[Callable[[float, float], None] | None]:
         """A function that is told how many seconds of a song are done, and of how many."""
+        name = printable(name)
         if self.quiet:
             yield None
         elif self._bars:
@@ -134,7 +137,7 @@ class Report:
 
             with self._lock:
                 place = self._places.pop(0)
-            name = name if len(name) < 40 else f"{name[:38]}…"
+            name = printable(name if len(name) < 40 else f"{name[:38]}…")
             form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
             with tqdm(desc=name, total=1, position=place, leave=False, bar_format=form) as bar:
 
@@ -172,9 +175,9 @@ class Report:
             if outcome.status == "failed":
                 self._say(f"svs-unet: {_named(outcome.error, outcome.song)}")
             if outcome.status == "skipped" and not self.quiet:
-                self._say(f"{outcome.song}: skipped, its stems are there")
+                self._say(f"{printable(outcome.song)}: skipped, its stems are there")
             if outcome.status == "done":
-                self.tell(f"{outcome.song}: {_pace(outcome.seconds, outcome.took)}")
+                self.tell(f"{printable(outcome.song)}: {_pace(outcome.seconds, outcome.took)}")
             if self.as_json:
                 self._say(outcome.as_json(), sys.stdout)
             elif not self.quiet and not self.to_stdout and outcome.status in ("done", "planned"):
@@ -204,7 +207,8 @@ class Report:
         return 0 if not failed else 1 if failed < self.songs else 2
 
     def _say(self, line: str, stream: TextIO | None = None) -> None:
-        stream = stream or sys.stderr
+        if stream is None:
+            line, stream = printable(line), sys.stderr
         if self._bars:
             from tqdm import tqdm
 
@@ -214,6 +218,8 @@ class Report:
 
 
 def _named(sentence: str, song: str) -> str:
+    """A sentence about a song, as `svs_unet_plugin.cli.errors.sentence` has them."""
+    sentence, song = printable(sentence), printable(song)
     return sentence if song in sentence else f"{song}: {sentence}"
 
 

@@ -21,6 +21,13 @@ import click
     help="Port to listen at.  [default: the first free one from 7860 up]",
 )
 @click.option(
+    "--name",
+    "names",
+    multiple=True,
+    help="Name by which others reach the page, such as a proxy's; can be given more than once.  "
+    "[default: this computer's own]",
+)
+@click.option(
     "--max-minutes",
     type=click.FloatRange(0, min_open=True),
     default=15.0,
@@ -45,6 +52,7 @@ import click
 def serve(
     host: str,
     port: int | None,
+    names: tuple[str, ...],
     max_minutes: float,
     max_megabytes: float,
     weights: tuple[Path, ...],
@@ -63,6 +71,7 @@ def serve(
             port,
             limits=Limits(minutes=max_minutes, megabytes=max_megabytes),
             weights=weights,
+            names=names,
             open_browser=open_browser,
             ready=lambda address: click.echo(f"{address} (Ctrl-C ends it)"),
         )

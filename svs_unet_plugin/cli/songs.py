@@ -106,7 +106,11 @@ def check_template(template: str, stems: Sequence[str]) -> None:
         raise ValueError(f"--filename {template!r} may have {known} in braces, and nothing else")
     if len(stems) > 1 and "stem" not in used:
         raise ValueError(f"--filename {template!r} gives all stems one name: it needs {{stem}}")
-    if set(template.split("/")) & {"", ".", ".."} or "\0" in template:
+    try:
+        encoded = os.fsencode(template)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"--filename {template!a} is no name that a file can have") from error
+    if set(template.split("/")) & {"", ".", ".."} or b"\0" in encoded:
         raise ValueError(f"--filename {template!r} must be a path below the output folder")
 
 
@@ -169,7 +173,7 @@ class Naming:
             "title": (known["title"] or song.track.name) + label,
             "artist": known["artist"] or "Unknown artist",
             "album": known["album"] or "Unknown album",
-            "weights": _safe(self.weights),
+            "weights": _safe(self.weights) or "weights",
             "ext": self.extension,
         }
         return {stem: self.out / self.template.format(**values, stem=stem) for stem in self.stems}
@@ -204,5 +208,5 @@ def _labels(paths: Sequence[Path]) -> list[str]:
 def _safe(text: str) -> str:
     """A tag as a part of a file's name: no folders, no control characters, not too long."""
     text = re.sub(r"[\x00-\x1f\x7f/\\]", "_", text.strip())
-    text = text.encode(errors="surrogateescape")[:_TAG_BYTES].decode(errors="ignore").strip()
+    text = text.encode(errors="ignore")[:_TAG_BYTES].decode(errors="ignore").strip()
     return text if text.strip(".") else "_" * len(text)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from svs_unet_plugin.files import printable
+
 PACKAGE = b"svs_unet_plugin"
 
 
@@ -88,6 +90,8 @@ def _is_ours(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+            if archive.getinfo(name).file_size > path.stat().st_size:  # torch.save does not compress
+                return False
             content = archive.read(name)
             return b"SVSUNet" in content or PACKAGE in content  # asteroid's file, or nussl's
     except (OSError, zipfile.BadZipFile, StopIteration):
@@ -114,7 +118,8 @@ def _on_hub(model: str) -> list[str]:
 
 
 def _rows(**values: str) -> list[str]:
-    return [f"  {name:<10} {value}" for name, value in values.items()]
+    """Lines of names and values, of which a hub may send any; none may do something to the terminal."""
+    return [f"  {printable(name):<10} {printable(value)}" for name, value in values.items()]
 
 
 def _size(path: Path) -> str:

@@ -10,7 +10,6 @@ their mean, and each source half its channel, so that the sources add up to the 
 from __future__ import annotations
 
 import shutil
-import subprocess
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +19,16 @@ import soundfile
 from tqdm import tqdm
 
 from svs_unet_plugin import ffmpeg
+from svs_unet_plugin.corpora.archives import download, reason, unpack
 from svs_unet_plugin.encoding import Encoding, writers
-from svs_unet_plugin.files import claim, fingerprint, lock
+from svs_unet_plugin.files import atomic_write, claim, fingerprint, lock, write_text
 from svs_unet_plugin.workers import in_parallel
 
 URL = "http://mirlab.org/dataset/public/MIR-1K.zip"
 """The archive of the dataset's authors; it has no published checksum."""
+
+MOST_BYTES = 2_000_000_000
+"""Of the clips, which have some 500 million."""
 
 TRAIN_SINGERS = ("abjones", "amy")
 """Those whose clips are for training, by the dataset's usual protocol; the others are for testing."""
@@ -46,25 +49,24 @@ def fetch(folder: Path, url: str = URL) -> Path:
 
 
 def _fetch(folder: Path, url: str) -> Path:
-    import pooch
-
     clips = Path(folder) / "MIR-1K" / "Wavfile"
     unpacked = Path(folder) / ".unpacked"
+    archive = Path(folder) / "MIR-1K.zip"
     if unpacked.exists():
         return clips
     try:
-        archive = pooch.retrieve(url, known_hash=None, path=folder, fname="MIR-1K.zip", progressbar=True)
-        with zipfile.ZipFile(archive) as contents:
-            members = [name for name in contents.namelist() if name.startswith("MIR-1K/Wavfile/")]
-            contents.extractall(folder, tqdm(members, desc="Unpack", unit="file"))  # checks each CRC
+        download(url, archive)
+        clips.parent.mkdir(exist_ok=True)
+        with atomic_write(clips) as beside:
+            unpack(archive, beside, "MIR-1K/Wavfile/", most_bytes=MOST_BYTES)
     except (OSError, ValueError, zipfile.BadZipFile) as error:  # requests raises OSErrors
         if isinstance(error, zipfile.BadZipFile):  # or it would be taken for the archive next time
-            (Path(folder) / "MIR-1K.zip").unlink(missing_ok=True)
+            archive.unlink(missing_ok=True)
         raise OSError(
-            f"MIR-1K could not be had from {url} ({type(error).__name__}). "
+            f"MIR-1K could not be had from {url} ({reason(error)}). "
             "Download it where there is a network, and name its folder Wavfile with --data_dir"
         ) from error
-    unpacked.touch()
+    write_text(unpacked, "")
     return clips
 
 
@@ -135,8 +137,7 @@ def stretch(mixes: Sequence[Path], out: Path, versions: int, seed: int = 7) -> N
 def _has_rubber_band() -> bool:
     if shutil.which("ffmpeg") is None:
         return False
-    filters = subprocess.run(["ffmpeg", "-v", "quiet", "-filters"], capture_output=True, text=True).stdout
-    return " rubberband " in filters
+    return b" rubberband " in ffmpeg.run(["ffmpeg", "-v", "quiet", "-filters"]).stdout
 
 
 def _stretch(work: tuple[list[Path], list[Path], float, float]) -> None:

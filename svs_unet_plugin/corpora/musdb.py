@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from svs_unet_plugin import audio, ffmpeg
-from svs_unet_plugin.files import lock, write_json
+from svs_unet_plugin.corpora.archives import download, reason, unpack
+from svs_unet_plugin.files import lock, printable, write_json
 from svs_unet_plugin.workers import in_parallel
 
 STREAMS = ("mixture", "drums", "bass", "other", "vocals")
@@ -39,6 +39,9 @@ SETUP_FILE = "setup.yaml"
 
 SIZES = ((100, 50), (94, 50))
 """Tracks to train and to test on, in MUSDB18 and in its 7-second sample."""
+
+MOST_SAMPLE_BYTES = 1_000_000_000
+"""Of the unpacked 7-second sample, which has some 140 million."""
 
 SLACK_SAMPLES = 2048
 """The streams of a track may differ in length by so much: two AAC frames, as encoders fill them."""
@@ -275,7 +278,7 @@ def check(folder: str | os.PathLike[str], jobs: int | None = None) -> list[Check
         FileNotFoundError: if there are no tracks.
     """
     tracks = find_tracks(folder)
-    checks = list(in_parallel(check_track, tracks, jobs, title="Check"))
+    checks = list(in_parallel(check_track, tracks, jobs, title="Check", lost=Check))
     return sorted([*checks, *strays(folder)], key=lambda found: (found.track.subset, found.track.name))
 
 
@@ -313,7 +316,7 @@ def summary(checks: Sequence[Check]) -> str:
         lines.append("MUSDB18 has 100 and 50 tracks, and its 7-second sample 94 and 50: some are missing")
     lines += [f"note: {found.track.name}: {note}" for found in good for note in found.notes]
     lines += [f"skipped: {found.track.name}: {found.problem}" for found in checks if found.problem]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _is_musdb18(checks: Sequence[Check]) -> bool:
@@ -328,7 +331,7 @@ def _musdb_setup() -> dict[str, Any]:
 
 
 def fetch_sample(folder: str | os.PathLike[str], timeout: float = 30.0) -> None:
-    """Download MUSDB18's 7-second sample, by musdb, unless it is there.
+    """Download MUSDB18's 7-second sample, from where musdb has it, unless it is there.
 
     Args:
         folder: gets ``train`` and ``test`` once all is there.
@@ -345,27 +348,24 @@ def fetch_sample(folder: str | os.PathLike[str], timeout: float = 30.0) -> None:
 
 
 def _download_sample(folder: Path, timeout: float) -> None:
-    import musdb
-
     for leftover in folder.glob(".partial*"):  # of one that was killed
         shutil.rmtree(leftover)
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(timeout)
+    url = _musdb_setup()["sample-url"]
     try:
         # Beside, since musdb takes a folder with half of the files in it for all of them.
         with tempfile.TemporaryDirectory(prefix=".partial", dir=folder) as beside:
-            musdb.DB(root=beside, download=True)
+            archive, sample = Path(beside) / "sample.zip", Path(beside) / "sample"
+            download(url, archive, timeout)
+            unpack(archive, sample, most_bytes=MOST_SAMPLE_BYTES)
             for subset in SUBSETS:
                 shutil.rmtree(folder / subset, ignore_errors=True)
-                os.replace(Path(beside) / subset, folder / subset)
-    except (OSError, RuntimeError, zipfile.BadZipFile) as error:
+                os.replace(sample / subset, folder / subset)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise OSError(
-            f"the 7-second sample of MUSDB18 could not be downloaded ({error}). Where there is a network, "
-            f"download {_musdb_setup()['sample-url']}, unzip it into {folder}, so that {folder / 'train'} "
+            f"the 7-second sample of MUSDB18 could not be downloaded ({reason(error)}). Where there is a "
+            f"network, download {url}, unzip it into {folder}, so that {folder / 'train'} "
             f"and {folder / 'test'} hold {STEM_SUFFIX} files, and start again"
         ) from error
-    finally:
-        socket.setdefaulttimeout(before)
 
 
 def _open_stem_file(path: Path) -> Streams:

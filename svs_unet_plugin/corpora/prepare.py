@@ -7,7 +7,6 @@ nussl, scaper and asteroid read as it is, ``settings.json``, which states how an
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import asdict, dataclass
@@ -21,7 +20,7 @@ from svs_unet_plugin import audio
 from svs_unet_plugin.corpora import musdb
 from svs_unet_plugin.corpora.musdb import STREAMS, Check, Meter, Track
 from svs_unet_plugin.encoding import Encoding, writers
-from svs_unet_plugin.files import atomic_write, claim, fingerprint, read_settings, write_json
+from svs_unet_plugin.files import atomic_write, claim, fingerprint, read_json, read_settings, write_json
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.workers import in_parallel
 
@@ -108,7 +107,10 @@ def prepare(
         missing = [track for track in tracks if not writer.has(track)]
         if missing:  # until they are written, the folder is not finished
             (out / PREPARED_FILE).unlink(missing_ok=True)
-        checks = [*in_parallel(writer.write, missing, jobs, title="Prepare"), *musdb.strays(source)]
+        checks = [
+            *in_parallel(writer.write, missing, jobs, title="Prepare", lost=Check),
+            *musdb.strays(source),
+        ]
         notes = {_key(track): writer.record(track)["notes"] for track in tracks if writer.has(track)}
         found = {
             "skipped": {_key(check.track): check.problem for check in checks if check.problem},
@@ -133,14 +135,18 @@ def open_prepared(folder: str | os.PathLike[str]) -> Prepared:
         )
     tracks = musdb.find_tracks(folder)
     train = [track for track in tracks if track.subset == "train"]
-    return Prepared(
-        folder,
-        Settings(**record["settings"]),
-        train=[track for track in train if track.name not in record["valid"]],
-        valid=[track for track in train if track.name in record["valid"]],
-        test=[track for track in tracks if track.subset == "test"],
-        **json.loads(found.read_text(encoding="utf-8")),
-    )
+    said = read_json(found, "list of prepared tracks")
+    try:
+        return Prepared(
+            folder,
+            Settings(**record["settings"]),
+            train=[track for track in train if track.name not in record["valid"]],
+            valid=[track for track in train if track.name in record["valid"]],
+            test=[track for track in tracks if track.subset == "test"],
+            **said,
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder} has damaged records of what was prepared: {error}") from error
 
 
 def _key(track: Track) -> str:
@@ -165,7 +171,7 @@ class _Writer:
     def record(self, track: Track) -> dict[str, Any]:
         """What is kept of a track: the state of its files, and what is odd about it."""
         path = self._record_file(track)
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return read_json(path, "record of a track") if path.is_file() else {}
 
     def recorded(self) -> set[str]:
         """The tracks that were written, such as ``"train/Artist - Title"``."""
@@ -185,6 +191,7 @@ class _Writer:
         return track.subset == "train" and track.name not in self.valid
 
     def write(self, track: Track) -> Check:
+        source = fingerprint([track.path])
         try:
             streams, meter = track.open(), Meter()
             # Streams and channels side by side: (5 · channels, samples).
@@ -194,15 +201,17 @@ class _Writer:
             found = meter.check(track, streams)
         except (OSError, ValueError) as error:
             return Check(track, str(error))
+        if fingerprint([track.path]) != source:
+            return Check(track, f"{track.path} was changed while it was read")
         pieces = [np.concatenate(low, axis=1).reshape(len(STREAMS), streams.channels, -1)]
         if self.settings.trim_seconds is not None and self.is_for_training(track):
             pieces = [trim(pieces[0], round(self.settings.trim_seconds * rate))]
         if self.settings.segment_seconds is not None and self.cuts(track):
             pieces = segments(pieces[0], round(self.settings.segment_seconds * rate))
-        self._write_pieces(track, found, pieces)
+        self._write_pieces(track, found, pieces, source)
         return found
 
-    def _write_pieces(self, track: Track, found: Check, pieces: list[np.ndarray]) -> None:
+    def _write_pieces(self, track: Track, found: Check, pieces: list[np.ndarray], source: str) -> None:
         for index, piece in reversed(list(enumerate(pieces))):
             target = self.folder(track, index)
             target.parent.mkdir(exist_ok=True)
@@ -219,7 +228,7 @@ class _Writer:
                 break
             shutil.rmtree(self.folder(track, index))
         # Last, so that a track is made again if this is not done.
-        record = {"source": fingerprint([track.path]), "notes": found.notes}
+        record = {"source": source, "notes": found.notes}
         write_json(self._record_file(track), record)
 
 

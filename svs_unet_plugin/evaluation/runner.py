@@ -245,6 +245,11 @@ class _Task:
     track: Track
     listen: bool
 
+    @property
+    def name(self) -> str:
+        """As messages say it."""
+        return f"{self.entry.system.id} on {self.track.name}"
+
     def is_done(self) -> bool:
         """Whether the track has all its scores, of which museval's file is written last, and its excerpts."""
         id, name = self.entry.system.id, self.track.name

@@ -14,7 +14,6 @@ Each system has a folder of its own, and all that is in it is written whole or n
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from svs_unet_plugin.encoding import write_errors
 from svs_unet_plugin.evaluation.metrics import BSS_METRICS, SCALE_METRICS
-from svs_unet_plugin.files import atomic_write, write_json
+from svs_unet_plugin.files import atomic_write, one_line, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -86,10 +86,11 @@ def read_systems(results: Path) -> list[System]:
     """
     systems = []
     for path in sorted(results.glob("*/system.json")):
+        content = read_json(path, "description of a system")
         try:
-            systems.append(System(path.parent.name, **json.loads(path.read_text(encoding="utf-8"))))
+            systems.append(System(path.parent.name, **content))
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} does not describe a system: {error}") from error
+            raise ValueError(f"{path} does not describe a system: {one_line(str(error))}") from error
     if not systems:
         raise FileNotFoundError(f"{results} holds no results: there is no <system>/system.json in it")
     return systems
@@ -142,10 +143,11 @@ def read_scores(results: Path, systems: Sequence[System] | None = None) -> pd.Da
     for system in read_systems(results) if systems is None else systems:
         for folder, read in (("test", _bss), ("scale", _scale)):
             for path in sorted((results / system.id / folder).glob("*.json")):
+                content = read_json(path, "file of scores")
                 try:
-                    scores = read(json.loads(path.read_text(encoding="utf-8")))
-                except (KeyError, TypeError, AttributeError, ValueError) as error:
-                    reason = f"{type(error).__name__}: {error}"
+                    scores = read(content)
+                except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+                    reason = one_line(f"{type(error).__name__}: {error}")
                     raise ValueError(f"{path} is no file of scores: {reason}") from error
                 rows.extend((system.id, path.stem, *score) for score in scores)
     return pd.DataFrame(rows, columns=["system", "track", "source", "metric", "score"])
@@ -192,7 +194,7 @@ def write_audio(results: Path, system: str, track: str, source: str, samples: np
 
     path = audio_folder(results, system, track) / f"{source}.flac"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as beside:
+    with atomic_write(path) as beside, write_errors([path]):
         soundfile.write(beside, np.clip(samples, -1, 1).T, rate, format="FLAC", subtype="PCM_16")
     return path
 

@@ -17,6 +17,7 @@ import soundfile
 import soxr
 from torch.utils.data import Sampler
 
+from svs_unet_plugin.audio import libsndfile_name
 from svs_unet_plugin.corpora.musdb import Track
 from svs_unet_plugin.stft import STFT
 
@@ -236,7 +237,7 @@ def mapped_songs(tracks: Iterable[Track], stems: Sequence[str]) -> list[MappedSo
 
 def _mapped(path: Path) -> np.ndarray:
     """The samples of a WAV file, ``(samples, channels)``, left where they are: at its end."""
-    info = soundfile.info(path)
+    info = soundfile.info(libsndfile_name(path))
     if info.subtype != "FLOAT":
         raise ValueError(f"{path} should hold 32-bit float, it holds {info.subtype_info}")
     start = path.stat().st_size - 4 * info.frames * info.channels

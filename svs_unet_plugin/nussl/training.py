@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader, RandomSampler, default_collate
 from tqdm import tqdm
 
 from svs_unet_plugin import unet
-from svs_unet_plugin.checkpoint import load_weights_only
-from svs_unet_plugin.files import atomic_write, claim
+from svs_unet_plugin.checkpoint import load_weights_only, write
+from svs_unet_plugin.files import claim
 from svs_unet_plugin.mixing.excerpts import DrawSampler
 from svs_unet_plugin.nussl import compat
 from svs_unet_plugin.nussl.datasets import DRAWN
@@ -214,8 +214,7 @@ class _Run:
             "seconds": time.monotonic() - self.started,
             **{name: part.state_dict() for name, part in self.parts.items()},
         }
-        with atomic_write(self.path) as beside:
-            torch.save(content, beside)
+        write(content, self.path)
 
     def is_over(self, settings: TrainSettings) -> bool:
         """Whether there are enough epochs, no better one came for long, or the time is up."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 import logging
@@ -13,7 +14,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from svs_unet_plugin import checkpoint
+from svs_unet_plugin.page.guard import Guard, close_silent, own_names
 from svs_unet_plugin.page.songs import (
     GAIN_DB,
     MASK,
@@ -43,6 +45,9 @@ VIEWS = (1, 3, 5, 8)
 
 WAITING = 10
 """Songs that may be separated or wait for it; as many more wait for that, and others are sent away."""
+
+MANY_FILES = 10_240
+"""Files and connections that `serve` wants to be allowed at a time; macOS takes no larger number."""
 
 Source = Literal["upload", "microphone"]
 
@@ -211,21 +216,25 @@ def build(songs: Songs, separate: Separate, choices: Choices, title: str, about:
     return page
 
 
-def launch(page: gradio.Blocks, songs: Songs, **arguments: Any) -> Any:
+def launch(page: gradio.Blocks, songs: Songs, *, names: Collection[str] = (), **arguments: Any) -> Any:
     """Show a page that `build` made. It listens on this machine alone, and asks no other one for anything.
 
     Args:
         page, songs: which belong together; the songs go when the server ends.
+        names: by which people reach the page, besides this machine's own.
         **arguments: for ``gradio.Blocks.launch``, before what is taken here.
 
     Returns:
         What ``launch`` returns: the app, the local address, the public address.
     """
     gr = import_gradio()
+    from starlette.middleware import Middleware
 
     @asynccontextmanager
     async def lifespan(app: Any) -> AsyncIterator[None]:
+        watch = asyncio.create_task(close_silent(lambda: getattr(page, "server", None)))
         yield
+        watch.cancel()
         songs.close()
 
     theme = gr.themes.Default(
@@ -235,8 +244,12 @@ def launch(page: gradio.Blocks, songs: Songs, **arguments: Any) -> Any:
         font=["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif"],
         font_mono=["ui-monospace", "Consolas", "monospace"],
     )
+    known = {*names, *own_names(arguments.get("server_name") or "127.0.0.1")}
+    # A public link is for everybody who has it.
+    guard = Middleware(Guard, songs.address, None if arguments.get("share") else known)
     app = {
         "routes": songs.routes(),
+        "middleware": [guard],
         "lifespan": lifespan,
         # FastAPI's pages about the interface take their scripts from elsewhere.
         **dict.fromkeys(("docs_url", "redoc_url", "openapi_url")),
@@ -269,6 +282,7 @@ def serve(
     *,
     limits: Limits | None = None,
     weights: Sequence[Path] = (),
+    names: Collection[str] = (),
     open_browser: bool = False,
     ready: Callable[[str], object] = print,
 ) -> None:
@@ -281,6 +295,7 @@ def serve(
         port: to listen at; by default the first free one from 7860 up.
         limits: what songs are taken.
         weights: checkpoints to offer besides the bundled weights.
+        names: by which people reach the page, besides this machine's own.
         open_browser: also open the page in a browser.
         ready: is told the page's address.
 
@@ -294,6 +309,7 @@ def serve(
 
     import_gradio()
     _check_address(host, port)
+    _allow_many_files()
     files = _weights(weights)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -317,6 +333,7 @@ def serve(
         launched = launch(
             page,
             songs,
+            names=names,
             server_name=host,
             server_port=port,
             inbrowser=open_browser,
@@ -366,6 +383,18 @@ def _check_address(host: str, port: int | None) -> None:
         where = host if port is None else f"{host}, port {port}"
         reason = (error.strerror or str(error)).partition(" (")[0].lower()  # and the address once more
         raise OSError(f"can't listen at {where}: {reason}") from error
+
+
+def _allow_many_files() -> None:
+    """As many as the system lets a process have, of which an upload has two and a browser some more."""
+    try:
+        import resource
+    except ImportError:  # Windows, which has no such limit
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _weights(more: Sequence[Path]) -> dict[str, str | Path]:

@@ -62,13 +62,6 @@ _FORMATS = {
 
 _PREFIX = "svs-unet-page-"  # of the temporary folders
 
-_CLOSED = (
-    *("upload", "file={path:path}", "file/{path:path}", "proxy={path:path}", "stream/{path:path}"),
-    *("deep_link", "process_recording", "component_server", "component_server/"),
-    *("vibe-edit", "vibe-edit/", "vibe-code", "vibe-code/", "undo-vibe-edit", "undo-vibe-edit/"),
-)
-"""Routes of gradio's that take, write or fetch files; the page has its own."""
-
 log = logging.getLogger(__name__)
 
 
@@ -164,6 +157,8 @@ class Songs:
     """
 
     def __init__(self, limits: Limits | None = None, jobs: int | None = None) -> None:
+        from anyio import CapacityLimiter
+
         self.limits = limits or Limits()
         self.jobs = jobs or joblib.cpu_count()
         self._line: list[object] = []  # those at work, and behind them those who wait
@@ -171,6 +166,9 @@ class Songs:
         # Only who was given the page knows this name: other pages in the same browser can't send anything.
         self.address = f"songs/{secrets.token_urlsafe(12)}"
         _remove_forgotten()
+        # All routes share their threads, and stems are to be heard while many songs wait to be decoded.
+        self._in_hand = CapacityLimiter(self.jobs)
+        self._arriving = 0  # bytes of songs that are not decoded yet
         self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True)
         self._held = ExitStack()
         self._held.enter_context(files.lock(self._folder.name))
@@ -263,7 +261,7 @@ class Songs:
         if isinstance(error, ValueError):  # of the audio
             said = next(iter(str(error).splitlines()), "")
             said = re.sub(rf"(file:)?{re.escape(str(song.folder))}(/[\w.-]*)?", lambda _: song.given, said)
-            if said and "/" not in said.replace(song.given, ""):
+            if said and not re.search(r"(?<!\w)/", said.replace(song.given, "")):  # "Input/output" is no path
                 return said if said.endswith(".") else f"{said}."
         log.error("%s could not be processed", song.given, exc_info=error)
         return "This failed for a reason that is not the song's: it stands where the page was started."
@@ -286,11 +284,7 @@ class Songs:
 
     def routes(self) -> list[BaseRoute]:
         """What the page's script asks for, as routes that come before gradio's."""
-        from starlette.responses import PlainTextResponse
         from starlette.routing import Route
-
-        def closed(request: Request) -> Response:
-            return PlainTextResponse("This page takes and hands out files in another way.", status_code=404)
 
         song = f"/{self.address}/{{song}}"
         return [
@@ -298,7 +292,6 @@ class Songs:
             Route(f"{song}/pieces/{{stem}}", self._piece),
             Route(f"{song}/pictures/{{stem}}.webp", self._picture),
             Route(f"{song}/files/{{stem}}.{{extension}}", self._file),
-            *(Route(f"/gradio_api/{path}", closed, methods=["GET", "POST"]) for path in _CLOSED),
         ]
 
     def _new(self, name: str) -> Song:
@@ -372,30 +365,38 @@ class Songs:
         song = self._new(request.query_params.get("name", ""))
         given = song.folder / "given"
 
-        def decode() -> None:
+        def decode() -> Response:
             with self.turn():
                 self._decode(song, given)
             given.unlink()
+            seconds = song.samples / song.sample_rate
+            return JSONResponse({"song": song.id, "name": song.name, "seconds": seconds})
 
         kept = False
+        size = 0
         try:
-            size = 0
             with given.open("wb") as file:
                 async for chunk in request.stream():
                     size += len(chunk)
+                    self._arriving += len(chunk)
                     if size > most:
                         raise Refused(too_large)
+                    if self._arriving > self.limits.kept_megabytes * 1e6:
+                        raise Refused("Too many songs are being given at the moment: give it again later.")
                     file.write(chunk)
-            await run_in_threadpool(decode)
+            async with self._in_hand:
+                if await request.is_disconnected():
+                    raise ClientDisconnect
+                answer = await run_in_threadpool(decode)
             self._keep(song)
             kept = True
-            seconds = song.samples / song.sample_rate
-            return JSONResponse({"song": song.id, "name": song.name, "seconds": seconds})
+            return answer
         except ClientDisconnect:
             return Response(status_code=400)
         except Exception as error:
             return JSONResponse({"error": self.sentence(error, song)}, status_code=422)
         finally:
+            self._arriving -= size
             if not kept:
                 _remove(song.folder)
 
@@ -430,9 +431,10 @@ class Songs:
 
         return _answered(answer)
 
-    def _file(self, request: Request) -> Response:
+    async def _file(self, request: Request) -> Response:
         """A stem in any format; or ``mix``, of the stems in the query at the volumes in dB that it has."""
         from starlette.background import BackgroundTask
+        from starlette.concurrency import run_in_threadpool
         from starlette.responses import FileResponse
 
         def answer() -> Response:
@@ -460,7 +462,8 @@ class Songs:
                 raise Refused(self.sentence(error, song)) from error
             return FileResponse(path, filename=f"{song.name} - {name}.{extension}", background=done)
 
-        return _answered(answer)
+        async with self._in_hand:
+            return await run_in_threadpool(_answered, answer)
 
 
 def _remove(folder: Path) -> None:
@@ -471,8 +474,8 @@ def _remove_forgotten() -> None:
     """Remove the folders of pages whose processes were killed: nobody holds them."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError, ValueError):  # another user's, or in use
-            if time.time() - folder.stat().st_mtime < 60:
-                continue  # another page may be about to begin
+            if folder.is_symlink() or time.time() - folder.stat().st_mtime < 60:
+                continue  # somebody else's, or of another page that may be about to begin
             with files.lock(folder):
                 pass
             _remove(folder)

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from svs_unet_plugin.files import differences, fingerprint, read_settings, write_text
+from svs_unet_plugin.files import differences, fingerprint, one_line, read_settings, write_text
 from svs_unet_plugin.mixing.excerpts import ExcerptSettings
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.training.settings import TrainSettings
@@ -28,6 +28,9 @@ CONFIGURATION_FILE = "conf.yml"
 
 DATA_FILE = "data.yml"
 """What it was trained on."""
+
+LARGEST_FILE = 200_000
+"""Bytes of a YAML file: what is nested in a larger one would take long to read."""
 
 NETWORK = ("channels", "bottleneck", "max_channels", "residual_blocks")
 """The arguments of `UNet` that a configuration has."""
@@ -127,6 +130,15 @@ class RecipeParser(ArgumentParser):
         self._script_keys.add(option.removeprefix("--"))
         self.add_argument(option, **arguments)
 
+    def parse_path(self, path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Namespace:
+        """The options that a YAML file holds.
+
+        Raises:
+            ValueError: if it is none.
+        """
+        _read_yaml(Path(path))
+        return super().parse_path(path, *args, **kwargs)
+
     def configuration(self, options: Namespace) -> Configuration:
         """The configuration among the options that were parsed."""
         values = options.as_dict()
@@ -163,7 +175,7 @@ def keep(configuration: Configuration, experiment: Path, data_dir: str | os.Path
     ):
         path = experiment / name
         if path.is_file():
-            before = yaml.safe_load(path.read_text(encoding="utf-8"))
+            before = _read_yaml(path)
             if changed := differences(before, now, may_change):
                 raise ValueError(
                     f"{experiment} holds an experiment with different settings: {'; '.join(changed)}. "
@@ -183,7 +195,32 @@ def read(experiment: Path) -> Configuration:
     path = experiment / CONFIGURATION_FILE
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: train the experiment first")
-    return Configuration.of(yaml.safe_load(path.read_text(encoding="utf-8")))
+    values = _read_yaml(path)
+    try:
+        return Configuration.of(values)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        reason = one_line(f"{type(error).__name__}: {error}")
+        raise ValueError(f"{path} is no configuration of an experiment: {reason}") from error
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    """What a YAML file holds, if that is plain data by name.
+
+    Raises:
+        ValueError: if it holds anything else, or aliases, by which a small file can stand for a large one.
+    """
+    try:
+        if (size := path.stat().st_size) > LARGEST_FILE:
+            raise ValueError(f"it has {size} bytes, and {LARGEST_FILE} are more than any configuration takes")
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
+            raise ValueError("it has aliases, which are not taken")
+        found = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} can't be read: {one_line(str(error))}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} can't be read: it holds no names with values")
+    return found
 
 
 def installed_versions() -> str:

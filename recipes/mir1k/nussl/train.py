@@ -10,6 +10,7 @@ from typing import Any
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin.corpora.mir1k import stretch
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
+from svs_unet_plugin.files import lock
 from svs_unet_plugin.nussl import nussl
 from svs_unet_plugin.training import configuration
 
@@ -90,22 +91,23 @@ def main() -> None:
             found.append(nussl.datasets.MUSDB18(str(corpus), is_wav=True))
         return chain(*found)
 
-    if clip_settings.remix:
-        train_data = svs.Remix(
-            songs(),
-            stft,
-            settings=conf.excerpts,
-            phase_sensitive=conf.training.phase_sensitive,
-            seed=conf.training.seed,
-        )
-    else:
-        steps = transform("train", conf.excerpts.excerpt_frames)
-        train_data = clips("train", False, stft_params=params, transform=steps)
-    val_data = clips("train", True, stft_params=params, transform=transform("valid", None))
+    with lock(experiment / "cache"):  # which is emptied as soon as it is opened, whoever reads it
+        if clip_settings.remix:
+            train_data = svs.Remix(
+                songs(),
+                stft,
+                settings=conf.excerpts,
+                phase_sensitive=conf.training.phase_sensitive,
+                seed=conf.training.seed,
+            )
+        else:
+            steps = transform("train", conf.excerpts.excerpt_frames)
+            train_data = clips("train", False, stft_params=params, transform=steps)
+        val_data = clips("train", True, stft_params=params, transform=transform("valid", None))
 
-    nussl.utils.seed(conf.training.seed)
-    model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(conf.sources, **conf.network))
-    print(svs.train(model, train_data, val_data, experiment, conf.training, workers=options.workers))
+        nussl.utils.seed(conf.training.seed)
+        model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(conf.sources, **conf.network))
+        print(svs.train(model, train_data, val_data, experiment, conf.training, workers=options.workers))
 
 
 if __name__ == "__main__":

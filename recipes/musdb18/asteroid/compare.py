@@ -23,13 +23,14 @@ from svs_unet_plugin.asteroid import SVSUNet, asteroid
 from svs_unet_plugin.asteroid.datasets import Excerpts, Item, whole_songs
 from svs_unet_plugin.asteroid.separation import separate_song
 from svs_unet_plugin.asteroid.training import MaskSystem, load_best, one_channel_each, train
+from svs_unet_plugin.checkpoint import write
 from svs_unet_plugin.corpora.prepare import Prepared, open_prepared
 from svs_unet_plugin.evaluation.costs import HOW_COSTS_ARE_MEASURED
 from svs_unet_plugin.evaluation.oracles import MIXTURE, IdealRatioMask
 from svs_unet_plugin.evaluation.report import Fact, write_report
 from svs_unet_plugin.evaluation.runner import Entry, Separate, Song, Weights, run, tracks_to_score
 from svs_unet_plugin.evaluation.store import System
-from svs_unet_plugin.files import atomic_write, digest, write_json
+from svs_unet_plugin.files import digest, write_json
 from svs_unet_plugin.mixing.excerpts import ExcerptSettings
 from svs_unet_plugin.training import configuration
 from svs_unet_plugin.training.history import read_losses
@@ -209,8 +210,7 @@ def fit(candidate: Candidate, prepared: Prepared, out: Path, minutes: float) -> 
     system = candidate.system(model, excerpts, songs, settings)
     best = train(system, out, devices=1)
     weights = out / "best_model.pth"
-    with atomic_write(weights) as beside:
-        torch.save(load_best(model, best).serialize(), beside)
+    write(load_best(model, best).serialize(), weights)
     write_json(out / TRAINED, {"minutes": minutes})
     return weights
 

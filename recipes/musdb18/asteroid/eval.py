@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,7 +14,7 @@ from svs_unet_plugin.corpora.prepare import open_prepared
 from svs_unet_plugin.evaluation.report.tables import system_table
 from svs_unet_plugin.evaluation.runner import network_entry, run, tracks_to_score
 from svs_unet_plugin.evaluation.store import read_scores
-from svs_unet_plugin.files import write_json
+from svs_unet_plugin.files import atomic_write, write_json
 from svs_unet_plugin.training import configuration
 from svs_unet_plugin.training.history import read_losses
 
@@ -44,7 +44,8 @@ def main() -> None:
     publish = experiment / "publish_dir"
     publish.mkdir(exist_ok=True)
     conf_text = (experiment / configuration.CONFIGURATION_FILE).read_text()
-    with TemporaryDirectory(dir=publish) as folder:  # asteroid writes in place
+    # asteroid writes in place, into a folder
+    with atomic_write(publish / "model.pth") as beside, TemporaryDirectory() as folder:
         save_publishable(
             folder,
             load_weights_only(weights),
@@ -52,7 +53,7 @@ def main() -> None:
             train_conf=yaml.safe_load(conf_text),
             recipe="musdb18/SVSUNet",
         )
-        os.replace(Path(folder) / "model.pth", publish / "model.pth")
+        shutil.copyfile(Path(folder) / "model.pth", beside)
     print(publish / "model.pth")
 
 

@@ -10,8 +10,9 @@ import torch
 from svs_unet_plugin.asteroid import SVSUNet
 from svs_unet_plugin.asteroid.datasets import Excerpts, whole_songs
 from svs_unet_plugin.asteroid.training import MaskSystem, load_best, train
+from svs_unet_plugin.checkpoint import write
 from svs_unet_plugin.corpora.prepare import open_prepared
-from svs_unet_plugin.files import atomic_write, write_json
+from svs_unet_plugin.files import write_json
 from svs_unet_plugin.training import configuration
 
 LIGHTNING = {"accelerator": str, "devices": int | str, "num_nodes": int, "strategy": str, "precision": str}
@@ -56,8 +57,7 @@ def publish(system: MaskSystem, arguments: dict[str, Any], best: Path, experimen
     write_json(experiment / "best_k_models.json", scores)
     content = load_best(SVSUNet(**arguments), best).serialize()
     content.update(dataset=data, task="enhancement", licenses=[])
-    with atomic_write(experiment / "best_model.pth") as beside:
-        torch.save(content, beside)
+    write(content, experiment / "best_model.pth")
     print(experiment / "best_model.pth")
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin.corpora.musdb import STEMS
 from svs_unet_plugin.corpora.prepare import Prepared, open_prepared
-from svs_unet_plugin.files import copy
+from svs_unet_plugin.files import copy, lock
 from svs_unet_plugin.mixing.excerpts import mapped_songs
 from svs_unet_plugin.mixing.scaper import MixSettings
 from svs_unet_plugin.nussl import nussl
@@ -83,22 +83,23 @@ def train(
     """
     nussl.utils.seed(conf.training.seed)
     model = nussl.ml.SeparationModel(network)
-    songs = whole_songs(
-        prepared.valid,
-        stft_params=svs.stft_params(conf.stft(prepared.settings.sample_rate)),
-        transform=transform(conf, prepared, None, out / "cache" / "valid"),
-        **validation,
-    )
-    return svs.train(
-        model,
-        training_data(conf, prepared, out, mixtures),
-        songs,
-        out,
-        conf.training,
-        device=device,
-        workers=workers,
-        progress=progress,
-    )
+    with lock(out / "cache"):  # which is emptied as soon as it is opened, whoever reads it
+        songs = whole_songs(
+            prepared.valid,
+            stft_params=svs.stft_params(conf.stft(prepared.settings.sample_rate)),
+            transform=transform(conf, prepared, None, out / "cache" / "valid"),
+            **validation,
+        )
+        return svs.train(
+            model,
+            training_data(conf, prepared, out, mixtures),
+            songs,
+            out,
+            conf.training,
+            device=device,
+            workers=workers,
+            progress=progress,
+        )
 
 
 def transform(conf: Configuration, prepared: Prepared, excerpt_frames: int | None, cache: Path | None) -> Any:

@@ -1,7 +1,6 @@
 """A corpus of synthetic songs in the layout of MUSDB18-HQ or, as ``.stem.mp4`` files, of MUSDB18."""
 
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,8 +9,10 @@ import joblib
 import numpy as np
 import soundfile
 
+from svs_unet_plugin import ffmpeg
 from svs_unet_plugin.corpora.musdb import STEM_SUFFIX, STREAMS, SUBSETS, write_setup
 from svs_unet_plugin.corpora.synthetic.song import SYNTHESIS_VERSION, make_song, validate
+from svs_unet_plugin.encoding import write_errors
 from svs_unet_plugin.files import atomic_write, claim, write_text
 from svs_unet_plugin.workers import in_parallel
 
@@ -64,7 +65,9 @@ class _Track:
             folder = Path(temporary) if self.stems else unfinished
             folder.mkdir(exist_ok=True)
             for name, samples in pcm.items():
-                soundfile.write(folder / f"{name}.wav", samples.T, self.sample_rate, subtype="PCM_16")
+                path = folder / f"{name}.wav"
+                with write_errors([path]):
+                    soundfile.write(path, samples.T, self.sample_rate, subtype="PCM_16")
             if self.stems:
                 _encode(folder, unfinished)
 
@@ -132,11 +135,12 @@ def _encode(folder: Path, path: Path) -> None:
     """Encode a folder's five WAV files as the streams of one file, without dates or versions in it."""
     command = ["ffmpeg", "-nostdin", "-loglevel", "error", "-y"]
     for name in STREAMS:
-        command += ["-i", str(folder / f"{name}.wav")]
+        command += ["-i", f"file:{folder / name}.wav"]
     for index, name in enumerate(STREAMS):
         command += ["-map", f"{index}:a", f"-metadata:s:a:{index}", f"handler_name={name}"]
     command += ["-c:a", "aac", "-b:a", "256k", "-fflags", "+bitexact", "-flags:a", "+bitexact"]
-    command += ["-f", "mp4", str(path)]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode:
-        raise RuntimeError(f"ffmpeg could not write {path.name}: {result.stderr.strip()}")
+    command += ["-f", "mp4", f"file:{path}"]
+    done = ffmpeg.run(command)
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip() or ffmpeg.how_it_ended(done.returncode)
+        raise RuntimeError(f"ffmpeg could not write {path.name}: {said}")

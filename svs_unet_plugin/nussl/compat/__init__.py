@@ -12,6 +12,7 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import io
 import json
 import os
 import threading
@@ -24,7 +25,7 @@ import numpy as np
 from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals
 from svs_unet_plugin.corpora.musdb import SETUP_FILE
 from svs_unet_plugin.evaluation.metrics import import_museval
-from svs_unet_plugin.files import atomic_write
+from svs_unet_plugin.files import write_bytes
 from svs_unet_plugin.mixing.scaper import import_scaper
 from svs_unet_plugin.module_view import module_view
 from svs_unet_plugin.nussl.compat.optional import stand_ins
@@ -241,7 +242,8 @@ def _scaper() -> None:
 
 def _museval() -> None:
     """NumPy 2.0 removed ``np.linalg.linalg``, which museval, and so BSSEvalV4, names at a singular system."""
-    import_museval()
+    with contextlib.suppress(ImportError):  # it is not installed
+        import_museval()
 
 
 def _report_card() -> None:
@@ -281,16 +283,16 @@ def _checkpoints() -> None:
         model = load_weights_only(model_path, safe_globals())
         if not isinstance(model, dict) or not {"state_dict", "metadata"} <= model.keys():
             raise ValueError(f"{model_path} is no nussl checkpoint: it has no 'state_dict' and 'metadata'")
-        model["state_dict"] = {key: value.to(device) for key, value in model["state_dict"].items()}
-        metadata = self._get_moved(model["metadata"], model, model_path)
-        for key, module in metadata.get("config", {}).get("modules", {}).items():
-            if module.get("class") == "UNet":  # nussl builds it before it looks at the weights
-                try:
-                    check_size(
-                        module["args"], model["state_dict"], f"layers.{key}.", os.path.getsize(model_path)
-                    )
-                except ValueError as error:
-                    raise ValueError(f"{model_path} is no checkpoint of its own network: {error}") from error
+        try:
+            model["state_dict"] = {key: value.to(device) for key, value in model["state_dict"].items()}
+            metadata = self._get_moved(model["metadata"], model, model_path)
+            for key, module in metadata.get("config", {}).get("modules", {}).items():
+                if module.get("class") == "UNet":  # nussl builds it before it looks at the weights
+                    size = os.path.getsize(model_path)
+                    check_size(module["args"], model["state_dict"], f"layers.{key}.", size)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = next(iter(str(error).splitlines()), "")
+            raise ValueError(f"{model_path} is no checkpoint of its own network: {reason}") from error
         self.eval = expected_eval
         metadata = self._validate_and_populate(metadata)
         metadata["config"] = json.dumps(metadata["config"])
@@ -330,8 +332,9 @@ def _save() -> None:
                 num_channels=train_data.num_channels,
                 metadata=train_data.metadata,
             )
-        with atomic_write(location) as beside:
-            plain_save(self, str(beside), metadata, described, val_data, trainer)
+        content = io.BytesIO()  # torch does not say why it can't write to a file
+        plain_save(self, content, metadata, described, val_data, trainer)
+        write_bytes(location, content.getbuffer())
         return location
 
     model_class.save = save

@@ -12,15 +12,16 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import threading
+import sys
 from pathlib import Path
 from typing import Any
 
-import jams
 import numpy as np
 import torch
 from nussl import AudioSignal, STFTParams
 from nussl.datasets.transforms import TransformException
+
+from svs_unet_plugin import checkpoint
 
 _PLAIN = (bool, int, float, str, type(None))
 
@@ -59,13 +60,7 @@ class Folder:
 
     def __setitem__(self, index: int, data: dict[str, Any]) -> None:
         """Write one item, so that no reader ever sees a part of it: beside first, then renamed."""
-        path = self._path(index)
-        beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-        try:
-            torch.save(_pack(data, "data"), beside)
-            os.replace(beside, path)
-        finally:
-            beside.unlink(missing_ok=True)
+        checkpoint.write(_pack(data, "data"), self._path(index))
 
     def __getitem__(self, index: int) -> dict[str, Any] | None:
         """Read one item; None if it was never written (nussl then raises its TransformException)."""
@@ -109,7 +104,7 @@ def _pack(value: Any, where: str) -> Any:
         return "dict", {key: _pack(held, f"{where}[{key!r}]") for key, held in value.items()}
     if kind in (list, tuple, STFTParams):
         return kind.__name__, [_pack(held, f"{where}[{i}]") for i, held in enumerate(value)]
-    if kind is jams.JAMS:
+    if kind is getattr(sys.modules.get("jams"), "JAMS", None):  # which need not be installed
         return "JAMS", value.dumps()
     if kind is AudioSignal:
         return "AudioSignal", {name: _pack(held, f"{where}.{name}") for name, held in vars(value).items()}
@@ -126,6 +121,8 @@ def _unpack(packed: Any) -> Any:
     if kind == "dict":
         return {key: _unpack(value) for key, value in held.items()}
     if kind == "JAMS":
+        import jams
+
         return jams.load(io.StringIO(held), validate=False)
     if kind == "AudioSignal":
         signal = AudioSignal()

@@ -41,9 +41,11 @@ class Missing(ModuleType):
 def stand_ins() -> Iterator[None]:
     """Let nussl be imported where some of `OPTIONAL` are not installed."""
     missing = [name for name in OPTIONAL if importlib.util.find_spec(name) is None]
+    before = {name: sys.modules[name] for name in missing if name in sys.modules}  # None, which blocks it
     sys.modules.update({name: Missing(name) for name in missing})
     try:
         yield
     finally:
         for name in missing:
             del sys.modules[name]
+        sys.modules.update(before)
