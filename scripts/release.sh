@@ -56,7 +56,7 @@ done
 
 echo "release: install it in a new environment"
 "$python" -m venv "$work/venv"
-"$work/venv/bin/pip" install -q "${TORCH:-torch}" "$wheel[nussl-light]" pytest stempeg
+"$work/venv/bin/pip" install -q "${TORCH:-torch}" "$wheel[nussl-light]" pytest hypothesis stempeg
 "$work/venv/bin/pip" install -q --no-deps nussl==1.1.9
 [ "$("$work/venv/bin/svs-unet" --version)" = "$version" ] || stop "svs-unet --version is not $version"
 

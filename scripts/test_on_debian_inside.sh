@@ -17,7 +17,7 @@ fi
 # The package itself stays in /src, so that a second run takes what changed.
 if ! cmp -s setup.py /venv/setup.py; then
     PIP_USE_PEP517=1 /venv/bin/python -m pip install -q --disable-pip-version-check -e '.[all]' \
-        pytest pytest-randomly pytest-xdist
+        pytest pytest-randomly pytest-xdist hypothesis
     cp setup.py /venv/setup.py
 fi
 /venv/bin/python -c '
@@ -25,4 +25,5 @@ import platform
 from importlib.metadata import version
 names = ("torch", "numpy", "scipy", "librosa", "pandas", "zarr", "nussl", "asteroid", "torchaudio")
 print("Python", platform.python_version(), *(f"{name} {version(name)}" for name in names), flush=True)'
+export USE_LIBUV=0  # which Debian's torch is built without, and asks for by default
 exec /venv/bin/python -m pytest -p no:cacheprovider "$@"

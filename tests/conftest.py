@@ -13,7 +13,7 @@ from hypothesis import settings
 
 from svs_unet_plugin import STFT, UNet, audio
 
-collect_ignore = ["hosts"]  # the hosts' own tests: make test-hosts
+collect_ignore = ["hosts", "fuzz"]  # make test-hosts; what test_fuzz.py runs, and needs atheris in part
 
 # For tests/test_properties.py. The quick examples are always the same.
 settings.register_profile("quick", max_examples=8, deadline=None, derandomize=True, database=None)

@@ -12,7 +12,8 @@ torch_only = set(sys.modules)
 import svs_unet_plugin
 svs_unet_plugin.Separator("small")
 heavy = {"nussl", "asteroid", "matplotlib", "soundfile", "librosa", "scipy", "pandas", "ignite", "gradio"}
-heavy.add("sympy")
+if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13):  # older ones load it with any weights
+    heavy.add("sympy")
 print(*sorted(heavy & (set(sys.modules) - torch_only)))
 """
 
