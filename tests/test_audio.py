@@ -375,7 +375,9 @@ def test_a_list_of_files_is_no_audio(tmp_path: Path, text: str) -> None:
     encode(tmp_path, "secret.ts")
     assert audio.open_file(tmp_path / "secret.ts").sample_rate == 44_100
     (tmp_path / "song.mp3").write_text(text)
-    with pytest.raises(ValueError, match="is not audio that can be read: (it is a list of other files|Invalid data)"):
+    with pytest.raises(
+        ValueError, match=r"is not audio that can be read: (it is a list of other files|Invalid data)"
+    ):
         audio.read(tmp_path / "song.mp3")
 
 
