@@ -1,4 +1,5 @@
 import hashlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -18,6 +19,10 @@ import pytest
 import torch
 
 from svs_unet_plugin import STFT, Separator, UNet, checkpoint
+
+needs_asteroid = pytest.mark.skipif(
+    importlib.util.find_spec("asteroid") is None, reason="needs svs_unet_plugin[asteroid]"
+)
 
 
 def test_reads_what_nussl_saves_without_nussl(
@@ -289,6 +294,7 @@ for path in sys.argv[1:]:
 """
 
 
+@needs_asteroid
 def test_files_that_describe_more_than_they_hold(checkpoint_path: Path, tmp_path: Path) -> None:
     """They are refused without the memory and the time that their networks would take."""
     cases: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
@@ -379,6 +385,7 @@ def separated(path: Path) -> object:
     return Separator(path, "cpu").separate(torch.rand(1, 9000), 8192)
 
 
+@needs_asteroid
 @pytest.mark.parametrize(
     "content", [[], {}, {"model_name": "SVSUNet"}, {"state_dict": {"a": 1.0}, "metadata": {}}]
 )
