@@ -108,7 +108,7 @@ def api(room: str) -> str:
     for path in (ROOT / PACKAGE).rglob("*.py"):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         if _room(name) == room and not any(part.startswith("_") for part in name.split(".")):
-            modules[name] = _exported(path)
+            modules[name] = _exported(path) if path.name == "__init__.py" else []
     for name, exported in sorted(modules.items()):
         lines.append(f"::: {name}\n")
         if exported:  # a package's own words, and what it exports from the modules that follow
