@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Event, Thread, Timer
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 BLOCK_SAMPLES = 1 << 18
 """Samples of a block: small beside a song, large beside the cost of a call."""
@@ -180,6 +181,8 @@ def decode(
     Raises:
         ValueError: if ffmpeg is not installed, or, at the end, if the file is truncated or damaged.
     """
+    import numpy as np  # not above: `svs-unet doctor` looks for ffmpeg where numpy may be missing
+
     if not installed():
         raise ValueError(f"{path} needs ffmpeg to be read, which is not installed")
     source = ["-f", "mp3", "-i", "pipe:0"] if runs else ["-i", f"file:{path}"]

@@ -181,6 +181,13 @@ def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert "[hub]            missing nothing: pip install 'svs_unet_plugin[hub]'" in said
 
 
+def test_the_doctor_needs_nothing_that_may_be_missing() -> None:
+    script = "import sys; sys.modules['numpy'] = None; from svs_unet_plugin.cli import main; main(['doctor'])"
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert "separation       does not work: this needs the package numpy" in said.stdout
+    assert "writes mp3, ogg, opus, m4a" in said.stdout and said.stderr == ""
+
+
 def test_completion() -> None:
     script = subprocess.run([*COMMAND, "completion", "bash"], capture_output=True, text=True, check=True)
     assert "_SVS_UNET_COMPLETE=bash_complete" in script.stdout
