@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-import soxr
 
 from svs_unet_plugin import ffmpeg
+from svs_unet_plugin.audio import Resampler
 from svs_unet_plugin.ffmpeg import BLOCK_SAMPLES
 from svs_unet_plugin.files import atomic_write, is_part
 
@@ -293,14 +293,10 @@ def _by_ffmpeg(command: Sequence[str], kind: str) -> Iterator[Write]:
 
 @contextmanager
 def _resampled(write: Write, channels: int, old: int, new: int) -> Iterator[Write]:
-    """Brings what is written from one rate in Hz to another, and the rest of it at the end (soxr HQ)."""
-    stream = soxr.ResampleStream(old, new, channels, dtype="float32", quality="HQ")
-
-    def push(block: np.ndarray, last: bool = False) -> None:
-        write(stream.resample_chunk(np.ascontiguousarray(block.T), last=last).reshape(-1, channels).T)
-
-    yield push
-    push(np.zeros((channels, 0), np.float32), last=True)
+    """Brings what is written from one rate in Hz to another, and the rest of it at the end."""
+    resampler = Resampler(channels, old, new)
+    yield lambda block: write(resampler.push(block))
+    write(resampler.flush())
 
 
 @contextmanager

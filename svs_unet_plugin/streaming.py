@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import soxr
 
 from svs_unet_plugin.arrays import as_array, as_mixture
-from svs_unet_plugin.audio import check_rate
+from svs_unet_plugin.audio import Resampler, check_rate
 from svs_unet_plugin.chunks import Estimates, Plan, overlapping_frames
 from svs_unet_plugin.pipeline import Pipeline
 from svs_unet_plugin.separator import Separator
@@ -154,11 +153,11 @@ def _resampling_delay(sample_rate: int, network_rate: int) -> float:
         return 0.0
     total = 0.0
     for old, new in ((sample_rate, network_rate), (network_rate, sample_rate)):
-        stream = soxr.ResampleStream(old, new, 1, dtype="float32", quality="HQ")
-        block = np.zeros(max(old // 1000, 1), np.float32)
+        resampler = Resampler(1, old, new)
+        block = np.zeros((1, max(old // 1000, 1)), np.float32)
         came = worst = 0.0
         for i in range(1, 2001):
-            came += len(stream.resample_chunk(block)) / new
-            worst = max(worst, i * len(block) / old - came)
-        total += worst + len(block) / old
+            came += resampler.push(block).shape[1] / new
+            worst = max(worst, i * block.shape[1] / old - came)
+        total += worst + block.shape[1] / old
     return total
