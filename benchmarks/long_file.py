@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -39,6 +40,9 @@ def main() -> None:
     if options.minutes < 10 or not 1 <= options.pieces <= options.minutes // 10:
         parser.error("--minutes must be at least 10, and --pieces not more than the tens of minutes")
     with tempfile.TemporaryDirectory() as folder:
+        needed = options.minutes * 60 * options.rate * 2 * (2 + 4)  # bytes: 16-bit song, vocals in float
+        if shutil.disk_usage(folder).free < needed:
+            sys.exit(f"{folder} has no {needed / 1e9:.1f} GB free; point TMPDIR at a folder that has")
         song = Path(folder) / "song.wav"
         loop = np.sum([*make_song(SEED, LOOP_SECONDS, options.rate).values()], axis=0)
         with soundfile.SoundFile(song, "w", options.rate, 2, "PCM_16", format="RF64") as file:

@@ -1,4 +1,4 @@
-"""How long separation takes beside Open-Unmix and HT Demucs, and how much memory a long file needs.
+"""How long separation takes beside Open-Unmix and HT Demucs.
 
 Weights are random, but for the bundled ones: time does not depend on what a network has learnt. The systems
 take turns in one process, so that whatever else the machine does meets all of them, and are compared turn by
@@ -10,21 +10,13 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import resource
-import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 
-import numpy as np
-import soundfile
 import torch
 from peers import ht_demucs, open_unmix
 from torch import Tensor
@@ -52,21 +44,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=60, help="of stereo to separate (default 60)")
     parser.add_argument("--threads", type=int, default=2, help="that torch may use (default 2)")
     parser.add_argument("--rounds", type=int, default=5, help="turns for each system (default 5)")
-    parser.add_argument(
-        "--memory",
-        type=int,
-        metavar="MINUTES",
-        help="instead, separate a file of so many minutes of stereo and print the peak memory;\n"
-        "needs 53 MB of temporary space a minute",
-    )
     options = parser.parse_args()
     for name, value in vars(options).items():
-        if value is not None and value < 1:
+        if value < 1:
             parser.error(f"--{name} must be at least 1, got {value}")
-    if options.memory is None:
-        print(compare_speed(options.seconds, options.threads, options.rounds))
-    else:
-        print(measure_memory(options.memory, options.threads))
+    print(compare_speed(options.seconds, options.threads, options.rounds))
 
 
 def compare_speed(seconds: int, threads: int, rounds: int) -> str:
@@ -112,38 +94,6 @@ def compare_speed(seconds: int, threads: int, rounds: int) -> str:
 def plugin(name: str, separator: Separator) -> System:
     """This package's `Separator`."""
     return System(name, lambda audio: separator.separate(audio, SAMPLE_RATE))
-
-
-def measure_memory(minutes: int, threads: int) -> str:
-    """Separate a made file in a fresh process; return a sentence about its peak memory."""
-    with tempfile.TemporaryDirectory() as folder:
-        needed = minutes * 60 * SAMPLE_RATE * 2 * (2 + 4 + 4)  # bytes: 16-bit mixture, two stems in float
-        if shutil.disk_usage(folder).free < needed:
-            sys.exit(f"{folder} has no {needed / 1e9:.1f} GB free; point TMPDIR at a folder that has")
-        song = Path(folder) / f"{minutes} minutes.wav"
-        rng = np.random.default_rng(SEED)
-        with soundfile.SoundFile(song, "w", SAMPLE_RATE, 2, "PCM_16") as file:
-            for _ in tqdm(range(minutes), desc="making a file", unit="min"):
-                file.write(0.1 * rng.standard_normal((60 * SAMPLE_RATE, 2), np.float32))
-        # A process counts its parent's memory as its own where it was forked from it; this one has
-        # imported the same and held one minute of audio, and so stays below.
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            peak, seconds = pool.submit(_separate_file, song, Path(folder) / "stems", threads).result()
-    return (
-        f"{minutes} min of stereo at 44.1 kHz, by the bundled U-Net, file to files: "
-        f"peak memory {peak / 1e6:.0f} MB, {seconds:.0f} s. {_machine(threads)}."
-    )
-
-
-def _separate_file(song: Path, out: Path, threads: int) -> tuple[int, float]:
-    """The peak resident memory of this process in bytes, and the seconds taken."""
-    torch.set_num_threads(threads)
-    torch.manual_seed(SEED)
-    start = time.perf_counter()
-    Separator(device="cpu").separate_file(song, out)
-    seconds = time.perf_counter() - start
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, seconds
 
 
 def _random_unet() -> UNet:
