@@ -25,6 +25,7 @@ def read_description() -> str:
 
 CORE = [
     # Checkpoints are read with weights_only=True, which torch 2.6 made the default.
+    # 2.14 is the newest that was tried.
     "torch>=2.6,<2.15",
     # nussl and its own needs use names such as np.bool, which numpy 1.24 to 1.26 do not have.
     "numpy>=2.0",

@@ -50,18 +50,8 @@ def audit() -> list[dict] | None:
         pip = [python, "-m", "pip", "install", "-q", "pip-audit"]
         if subprocess.run(pip, env=environment).returncode:
             return None
-        command = [
-            python,
-            "-m",
-            "pip_audit",
-            "-r",
-            "constraints.txt",
-            "--no-deps",
-            "--disable-pip",
-            "-f",
-            "json",
-        ]
-        command += ["--progress-spinner", "off", "--timeout", "15"]
+        command = [python, "-m", "pip_audit", "-r", "constraints.txt", "--no-deps", "--disable-pip"]
+        command += ["-f", "json", "--progress-spinner", "off", "--timeout", "15"]
         run = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
         try:
             return json.loads(run.stdout)["dependencies"]

@@ -110,9 +110,8 @@ def _each(
                     yield number, result
             except TerminatedWorkerError:
                 # One of those that were in work is to blame; if none was, any that is tried alone goes on.
-                for number in (
-                    sorted(left.keys() & {int(path.name) for path in begun.iterdir()}) or [*left][:1]
-                ):
+                suspects = sorted(left.keys() & {int(path.name) for path in begun.iterdir()})
+                for number in suspects or [*left][:1]:
                     del left[number]
                     try:
                         yield from _attempt(work, items, [number], 1, begun)

@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from svs_unet_plugin import STFT, UNet
-from svs_unet_plugin.asteroid import SVSUNet, asteroid, commands
+from svs_unet_plugin.asteroid import SVSUNet, asteroid
 from svs_unet_plugin.checkpoint import load_weights_only, numpy_globals
 from svs_unet_plugin.cli import main
 
@@ -70,7 +70,7 @@ def test_versions_by_the_real_command() -> None:
     assert words[words.index("PyTorch") + 1] == torch.__version__
 
 
-@pytest.mark.parametrize("name", [name for name in commands.COMMANDS if name != "versions"])  # takes none
+@pytest.mark.parametrize("name", ["infer", "register-sr", "upload"])  # versions takes none
 def test_help_names_the_command(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", "from svs_unet_plugin.cli import main; main()", "asteroid", name, "-h"],

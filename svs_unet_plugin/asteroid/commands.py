@@ -9,15 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-COMMANDS = ("infer", "register-sr", "upload", "versions")
-"""What comes with asteroid, each as ``asteroid-<name>``."""
-
 
 def run(name: str, arguments: Sequence[str], program: str | None = None) -> None:
     """Run one of asteroid's commands; the folder of ``infer -o`` is made if it is missing.
 
     Args:
-        name: one of `COMMANDS`.
+        name: of the command, which is installed as ``asteroid-<name>``.
         arguments: the command's own, as they are.
         program: what it calls itself in its help; ``asteroid-<name>`` if it isn't given.
 

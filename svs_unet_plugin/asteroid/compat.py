@@ -261,14 +261,12 @@ def _load(path: str | os.PathLike[str], **kwargs: Any) -> Any:
     return load_weights_only(path, [torch.torch_version.TorchVersion, *numpy_globals()])
 
 
-def _save(content: Any, path: str | os.PathLike[str]) -> None:
-    """``torch.save``, whole or not at all: asteroid writes over the file that it has read."""
-    write(content, path)
-
-
 def _commands() -> None:
-    """torch 2.6 made ``torch.load`` weights-only, and two of asteroid's commands call it."""
-    files = module_view(torch, load=_load, save=_save)
+    """torch 2.6 made ``torch.load`` weights-only, and two of asteroid's commands call it.
+
+    They also write over the file that they have read, which is written whole or not at all here.
+    """
+    files = module_view(torch, load=_load, save=write)
     importlib.import_module("asteroid.models.publisher").torch = files  # type: ignore[attr-defined]
     name = "asteroid.scripts.asteroid_cli"
     _import_with(name, files)

@@ -22,9 +22,8 @@ def _said(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, ModuleNotFoundError):
         return f"this needs the package {error.name}: pip install 'svs_unet_plugin[all]'"
-    whole = isinstance(
-        error, (OSError, ValueError)
-    )  # of this package; torch writes more lines below the first
+    # Those of this package are one sentence; torch writes more lines below the first.
+    whole = isinstance(error, (OSError, ValueError))
     said = str(error).strip() if whole else next(iter(str(error).splitlines()), "")
     return said or f"{type(error).__name__}, without a reason"
 

@@ -137,7 +137,7 @@ class Report:
 
             with self._lock:
                 place = self._places.pop(0)
-            name = printable(name if len(name) < 40 else f"{name[:38]}…")
+            name = name if len(name) < 40 else f"{name[:38]}…"
             form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
             with tqdm(desc=name, total=1, position=place, leave=False, bar_format=form) as bar:
 

@@ -68,10 +68,8 @@ def _members(contents: zipfile.ZipFile, below: str, most_bytes: int) -> Iterator
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
             raise zipfile.BadZipFile(f"it holds {name!r}, which would lie outside of the folder")
-        if stat.S_IFMT(member.external_attr >> 16) not in (
-            0,
-            stat.S_IFREG,
-        ):  # of other systems, there is none
+        kind = stat.S_IFMT(member.external_attr >> 16)  # none, where it was packed on another system
+        if kind not in (0, stat.S_IFREG):
             raise zipfile.BadZipFile(f"it holds {name!r}, which is a link or a device")
         number, size = number + 1, size + member.file_size
         if number > MOST_FILES or size > most_bytes:
