@@ -18,7 +18,7 @@ def vocals(**options: Any) -> Separator:
 
 
 def small(**options: Any) -> Separator:
-    """Weights that take a third of the time; options as for `svs_unet_plugin.Separator`."""
+    """Weights that take less than half of the time; options as for `svs_unet_plugin.Separator`."""
     return Separator("small", **options)
 
 
