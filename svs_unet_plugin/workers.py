@@ -67,13 +67,13 @@ def in_parallel(
         yield from tqdm(map(work, items), desc=title, total=len(items), unit=unit)
         return
     kept: dict[int, _Result] = {}
-    missing: list[tuple[_Item, str]] = []
+    missing: dict[int, str] = {}
     following = 0
     with tqdm(desc=title, total=len(items), unit=unit) as bar, closing(_each(work, items, jobs)) as found:
         for number, result in found:
             bar.update()
             if isinstance(result, _Death):
-                missing.append((items[number], result.reason))
+                missing[number] = result.reason
                 if lost is None:
                     continue
                 result = lost(items[number], result.reason)
@@ -82,7 +82,7 @@ def in_parallel(
                 yield kept.pop(following)
                 following += 1
     if missing and lost is None:
-        named = "; ".join(f"{_name(item)}: {reason}" for item, reason in missing)
+        named = "; ".join(f"{_name(items[number])}: {missing[number]}" for number in sorted(missing))
         raise RuntimeError(
             f"{title}: {len(missing)} of {len(items)} are not done, and a new run does the rest ({named}); "
             "fewer --jobs take less memory"
