@@ -33,9 +33,11 @@ import svs_unet_plugin.nussl as svs  # both imports repair the host for today's 
 from svs_unet_plugin import STFT, Separator, audio
 from svs_unet_plugin.asteroid.datasets import Excerpts, whole_songs
 from svs_unet_plugin.asteroid.training import MaskSystem, load_best, train
+from svs_unet_plugin.corpora.musdb import STEMS
 from svs_unet_plugin.corpora.prepare import prepare
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 from svs_unet_plugin.evaluation.metrics import sdr
+from svs_unet_plugin.mixing.excerpts import mapped_songs
 from svs_unet_plugin.nussl import nussl
 
 temporary = tempfile.TemporaryDirectory()
@@ -173,7 +175,8 @@ prepared = prepare(folder / "corpus", folder / "prepared")
 torch.manual_seed(0)
 model = svs_unet_plugin.asteroid.SVSUNet(channels=4)
 settings = svs.TrainSettings(epochs=4, epoch_steps=40, schedule="one-cycle", learning_rate=3e-3)
-excerpts = Excerpts(prepared, STFT(), items=settings.epoch_steps * settings.batch_size)
+mixed = mapped_songs(prepared.train, STEMS)
+excerpts = Excerpts(mixed, STFT(), items=settings.epoch_steps * settings.batch_size)
 system = MaskSystem(model, excerpts, whole_songs(prepared), settings)
 best = train(system, folder / "asteroid", progress=False, accelerator="cpu", devices=1)
 model = load_best(model, best)

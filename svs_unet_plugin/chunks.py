@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from svs_unet_plugin.stft import STFT
+from svs_unet_plugin.stft import STFT, stereo_magnitudes
 from svs_unet_plugin.treble import Gain, treble_gain
 from svs_unet_plugin.unet import UNet
 
@@ -31,12 +31,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class Masker:
-    """A network on a device: magnitudes in, masks out.
+    """A network on a device: spectra in, masks out.
+
+    A network of two channels sees both channels of stereo together; of one channel, and of more than two, it
+    sees each alone, as a network of one channel does.
 
     Args:
-        network: that takes one channel at a time, in evaluation mode.
+        network: in evaluation mode.
         device: where it is.
-        indices: which of its masks are wanted, in order.
+        indices: which of its sources are wanted, in order.
         threshold: above which a binary mask is 1, or None for soft masks.
     """
 
@@ -49,41 +52,52 @@ class Masker:
         """The plan with which masks depend on nothing that a chunk leaves out."""
         return Plan(step, self.network.reach, self.network.reach)
 
-    def masks(self, magnitudes: Tensor, start: int, context: Tensor | None) -> Tensor:
-        """The masks ``(sources, channels, bins, frames)`` of a chunk's magnitudes ``(channels, bins,
-        frames)``.
+    def masks(self, spectrum: Tensor, divisor: float, start: int, context: Tensor | None) -> Tensor:
+        """The masks ``(sources, channels, bins, frames)`` of a chunk.
 
         Args:
-            magnitudes: ``(channels, bins, frames)``, on the network's scale.
+            spectrum: ``(channels, bins, frames)``, complex.
+            divisor: of the magnitudes that the network sees.
             start: the chunk's first frame.
-            context: what the recurrent layer says about the whole song, if there is one,
-                ``(channels, width, rows, columns)``.
+            context: what the recurrent layer says about the whole song, if there is one, `heard`.
 
         Raises:
             ValueError: if the network gives none.
         """
+        network = self.network
         masks = []
-        for channel, magnitude in enumerate(magnitudes):  # as long as all at once, and less memory
+        for item, magnitude in enumerate(
+            self._seen(spectrum, divisor)
+        ):  # as long as all at once, less memory
             with in_float32(self.device):
-                features = self.network.encode(magnitude[None, None])
+                features = network.encode(magnitude[None])
                 if context is not None:
-                    columns = context[channel, None, ..., start // self.network.stride :]
+                    columns = context[item, None, ..., start // network.stride :]
                     features[-1] = columns[..., : features[-1].shape[-1]]
-                masks.append(self.network.decode(features, *magnitude.shape)[0, list(self.indices), None])
+                of_all = network.decode(features, *magnitude.shape[-2:])
+            masks.append(of_all.unflatten(1, (-1, network.in_channels))[0, list(self.indices)])
+        if len(spectrum) != 2:
+            masks = [mask[:, :1] for mask in masks]
         soft = torch.cat(masks, dim=1)
         if not torch.isfinite(soft).all():
             raise ValueError("the network's masks are NaN: its weights are damaged")
         return soft if self.threshold is None else (soft > self.threshold).to(soft)
 
-    def deepest(self, magnitudes: Tensor) -> Tensor:
-        """What the recurrent layer hears of magnitudes ``(channels, bins, frames)``."""
+    def deepest(self, spectrum: Tensor, divisor: float) -> Tensor:
+        """What the recurrent layer hears of a spectrum, as for `masks`: ``(items, width, rows, columns)``."""
         with in_float32(self.device):
-            return torch.cat([self.network.encode(magnitude[None, None])[-1] for magnitude in magnitudes])
+            return torch.cat([self.network.encode(x[None])[-1] for x in self._seen(spectrum, divisor)])
 
     def heard(self, deepest: Tensor) -> Tensor:
         """What the recurrent layer says about a whole song, of which it hears all at once."""
         with in_float32(self.device):
-            return torch.cat([self.network.bottleneck(channel[None]) for channel in deepest])
+            return torch.cat([self.network.bottleneck(item[None]) for item in deepest])
+
+    def _seen(self, spectrum: Tensor, divisor: float) -> Tensor:
+        """``(items, inputs, bins, frames)``: what the network sees at once."""
+        if self.network.in_channels == 1:
+            return spectrum.abs()[:, None] / divisor
+        return stereo_magnitudes(spectrum[None] if len(spectrum) == 2 else spectrum[:, None]) / divisor
 
 
 @dataclass(frozen=True)
@@ -197,7 +211,7 @@ class Estimates:
         it: an estimate is that gain times the mixture, and a rest that ends with the band.
 
         Args:
-            block: ``(channels, samples)`` at ``stft.sample_rate``; a network sees each channel alone.
+            block: ``(channels, samples)`` at ``stft.sample_rate``.
 
         Yields:
             ``(sources * channels, samples)``, a chunk at a time; the samples add up to the mixture's.
@@ -217,13 +231,13 @@ class Estimates:
     def _rest(self, chunk: Chunk, scale: float) -> Tensor:
         """``(sources, channels, samples)``"""
         stft, first, last = self._stft, chunk.first - chunk.start, chunk.last - chunk.start
-        magnitudes = chunk.spectrum.abs() / scale
-        masks = self._masker.masks(stft.seen_peak(scale) * magnitudes, chunk.start, self._context)
+        masks = self._masker.masks(chunk.spectrum, stft.divisor(scale), chunk.start, self._context)
         around = overlapping_frames(stft)
         if self._held is not None:
             masks[..., max(first - around, 0) : first + around + 1] = self._held
         self._held = masks[..., max(last - around, 0) : last + around + 1].clone()
-        gains = treble_gain(masks[..., first : last + 1], magnitudes[..., first : last + 1])
+        meant = slice(first, last + 1)
+        gains = treble_gain(masks[..., meant], chunk.spectrum[..., meant].abs() / scale)
         self.gain.append(gains.flatten(0, 1).cpu())
         begin = chunk.first * stft.hop_length
         gain = self.gain.at(begin, begin + chunk.samples.shape[-1], stft.sample_rate).to(masks.device)

@@ -43,6 +43,9 @@ class Separator:
     the network's band is shared out as the octave below it is. The accompaniment is the mixture less the
     vocals, so that the two add up to the mixture.
 
+    A network of two channels sees both channels of stereo together, and each channel of other audio alone, as
+    one of a single channel always does.
+
     Args:
         weights: the path of a checkpoint, the name of bundled weights, None for the default ones, or a
             `UNet`, which is moved to the device and put in evaluation mode.
@@ -87,8 +90,6 @@ class Separator:
             network, self.stft = loaded.network, loaded.stft
         else:
             raise TypeError(f"weights must be a path, a name or a UNet, got {weights!r}")
-        if network.in_channels != 1:
-            raise ValueError(f"the network must take one channel at a time, this takes {network.in_channels}")
         if "vocals" not in network.sources:
             raise ValueError(f"the network must estimate 'vocals', this estimates {network.sources}")
         if mask_threshold is not None and not 0 < mask_threshold < 1:
@@ -311,7 +312,7 @@ class Separator:
         for block, ended in low:
             meter.check()
             for chunk in cutter.push(block, ended):
-                deepest = self.masker.deepest(chunk.spectrum.abs() / scale * view.seen_peak(scale))
+                deepest = self.masker.deepest(chunk.spectrum, view.divisor(scale))
                 deepest = deepest[..., (chunk.first - chunk.start) // stride :]
                 columns.append(deepest[..., :core])
         return self.masker.heard(torch.cat([*columns, deepest[..., core:]], dim=-1))

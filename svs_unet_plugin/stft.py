@@ -165,10 +165,25 @@ class STFT:
             for first in range(0, frames, chunk_frames)
         )
 
-    def seen_peak(self, peak: float) -> float:
-        """The song's largest magnitude as the network sees it, from what `peak` says."""
-        return 1.0 if self.normalized else peak / float(self.window(torch.empty(0)).sum())
+    def divisor(self, peak: float) -> float:
+        """What magnitudes are divided by before the network sees them, from what `peak` says."""
+        return peak if self.normalized else float(self.window(torch.empty(0)).sum())
 
     def window(self, like: Tensor) -> Tensor:
         """The window ``(window_length,)``, of another tensor's type and on its device."""
         return WINDOWS[self.window_type](self.window_length, dtype=like.dtype, device=like.device)
+
+
+def stereo_magnitudes(spectrum: Tensor) -> Tensor:
+    """What a network of two channels sees: the magnitudes of left, right, mid and side.
+
+    Mid and side are half of the channels' sum and difference.
+
+    Args:
+        spectrum: ``(..., channels, bins, frames)``, complex; one channel is left and right at once.
+
+    Returns:
+        ``(..., 4, bins, frames)``
+    """
+    left, right = spectrum[..., 0, :, :], spectrum[..., -1, :, :]
+    return torch.stack([left, right, (left + right) / 2, (left - right) / 2], dim=-3).abs()

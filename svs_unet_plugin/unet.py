@@ -33,10 +33,12 @@ class UNet(nn.Module):
       no music, and gets the mask of the bin above it.
     - *Frames*: any number, not only 128, continued to a multiple of 64 by their mirror image and cut again.
       Before silence, a network that was trained without any opens its masks to everything.
-    - *Several input channels* are seen together and share their masks, so that the stereo image stays.
+    - *Stereo*, which the paper leaves open: each channel alone, or two that are seen together, as the
+      magnitudes of left, right, mid and side (see `stereo_magnitudes`), with a mask for either. What is
+      in the middle, as voices are, shows in the last two.
 
     Args:
-        in_channels: channels of the magnitude that the network sees together, ≥ 1.
+        in_channels: channels of the mixture that the network sees together, 1 or 2.
         sources: a name for each mask, in order, such as ``("vocals",)``; stems are called so, and so no name
             has a ``/`` in it.
         channels: channels after the first layer, ≥ 2; each further layer doubles them.
@@ -73,8 +75,8 @@ class UNet(nn.Module):
         residual_blocks: int = 0,
     ) -> None:
         super().__init__()
-        if in_channels < 1:
-            raise ValueError(f"in_channels must be at least 1, got {in_channels}")
+        if in_channels not in (1, 2):
+            raise ValueError(f"in_channels must be 1 or 2, got {in_channels}")
         if isinstance(sources, str) or not sources or len(set(sources)) != len(sources):
             raise ValueError(f"sources must be different names such as ('vocals',), got {sources!r}")
         if not all(map(_is_name, sources)):
@@ -90,6 +92,8 @@ class UNet(nn.Module):
         if residual_blocks < 0:
             raise ValueError(f"residual_blocks must be at least 0, got {residual_blocks}")
         self.in_channels = in_channels
+        #: Magnitudes that the network takes: one, or left, right, mid and side.
+        self.inputs = 1 if in_channels == 1 else 4
         self.sources = tuple(sources)
         self.channels = channels
         self.bottleneck_type = bottleneck
@@ -114,7 +118,7 @@ class UNet(nn.Module):
                 nn.LeakyReLU(0.2),
                 *blocks(layer, outputs),
             )
-            for layer, (inputs, outputs) in enumerate(zip([in_channels, *widths[:-1]], widths, strict=True))
+            for layer, (inputs, outputs) in enumerate(zip([self.inputs, *widths[:-1]], widths, strict=True))
         )
         self.bottleneck = BLSTM(widths[-1]) if bottleneck == "blstm" else nn.Identity()
         self.decoder = nn.ModuleList(
@@ -132,7 +136,7 @@ class UNet(nn.Module):
                 zip([widths[-1], *(2 * width for width in widths[-2:0:-1])], widths[-2::-1], strict=True)
             )
         )
-        self.decoder.append(OutputLayer(2 * channels, len(self.sources)))
+        self.decoder.append(OutputLayer(2 * channels, len(self.sources) * in_channels))
 
     @torch.jit.unused
     def arguments(self) -> dict[str, Any]:
@@ -150,12 +154,13 @@ class UNet(nn.Module):
         """Masks for a magnitude spectrogram.
 
         Args:
-            magnitude: ``(batch, in_channels, bins, frames)``, ≥ 0, the song's largest value scaled to 1.
+            magnitude: ``(batch, inputs, bins, frames)``, ≥ 0, the song's largest value scaled to 1.
                 Any number of bins and frames from 1 up; with one more bin than a multiple of 64
                 (513, say), the first is taken for DC.
 
         Returns:
-            ``(batch, sources, bins, frames)``, each in [0, 1].
+            ``(batch, sources * in_channels, bins, frames)``, each in [0, 1]: the first source's channels,
+            then the next one's.
         """
         features = self.encode(magnitude)
         features[-1] = self.bottleneck(features[-1])
@@ -173,7 +178,7 @@ class UNet(nn.Module):
         return features
 
     def decode(self, features: list[Tensor], bins: int, frames: int) -> Tensor:
-        """The masks ``(batch, sources, bins, frames)`` for what `encode` returned."""
+        """The masks ``(batch, sources * in_channels, bins, frames)`` for what `encode` returned."""
         x = features[-1]
         for i, layer in enumerate(self.decoder):
             if i > 0:
@@ -186,6 +191,27 @@ class UNet(nn.Module):
     def _dc_bins(self, bins: int) -> int:
         """How many of the lowest bins are DC: 1 for an STFT whose other bins fill the network, else 0."""
         return 1 if bins > 1 and bins % self.stride == 1 else 0
+
+
+def as_stereo(network: UNet) -> UNet:
+    """A network of two channels, to be trained further, that begins as one of a single channel ends.
+
+    It applies the masks of the mid channel to both, since what its first layer does with the other three
+    magnitudes is zero.
+
+    Raises:
+        ValueError: if the network takes two channels already.
+    """
+    if network.in_channels != 1:
+        raise ValueError("the network takes two channels already")
+    stereo = UNet(**{**network.arguments(), "in_channels": 2})
+    weights = network.state_dict()
+    first, last, bias = "encoder.0.0.weight", "decoder.5.weight", "decoder.5.bias"
+    weights[first] = F.pad(weights[first], (0, 0, 0, 0, 2, 1))
+    weights[last] = weights[last].repeat_interleave(2, dim=1)
+    weights[bias] = weights[bias].repeat_interleave(2)
+    stereo.load_state_dict(weights)
+    return stereo.train(network.training)
 
 
 class ResidualBlock(nn.Module):

@@ -24,7 +24,7 @@ settings.load_profile("quick")
 def _make_network(**arguments: object) -> UNet:
     torch.manual_seed(0)
     network = UNet(**{"channels": 4, **arguments})  # type: ignore[arg-type]
-    magnitudes = torch.rand(4, network.in_channels, 513, 64) ** 8  # mostly small, as those of music are
+    magnitudes = torch.rand(4, network.inputs, 513, 64) ** 8  # mostly small, as those of music are
     network.train()(magnitudes)  # sets the statistics of the normalisation
     with torch.no_grad():
         network.decoder[-1].weight *= 20

@@ -5,25 +5,34 @@ import pytest
 
 from svs_unet_plugin import STFT
 from svs_unet_plugin.mixing.excerpts import (
+    Collection,
     DrawSampler,
     ExcerptMixer,
     ExcerptSettings,
     draw_generator,
+    placed,
     random_filter,
 )
 
 
 def test_a_draw_depends_on_nothing_else() -> None:
     """Also not on how often, and in which order, others were drawn before."""
-    songs = [np.random.default_rng(seed).standard_normal((3, 40_000), np.float32) for seed in range(2)]
+    names = ("vocals", "drums", "bass")
+    songs = [
+        {
+            name: np.random.default_rng(i).standard_normal((2, 40_000), np.float32)
+            for i, name in enumerate(names)
+        }
+        for _ in range(2)
+    ]
     settings = ExcerptSettings(excerpt_frames=4, filtered=0.5, silence=0.5)
     draws = [(epoch, index) for epoch in range(3) for index in range(4)]
-    one, other = (ExcerptMixer(songs, STFT(), settings) for _ in range(2))
+    one, other = (ExcerptMixer([Collection(songs)], names, STFT(), settings, 2) for _ in range(2))
     first = {draw: one.draw(draw_generator(7, draw)) for draw in draws}
     random.seed(1)
     for draw in reversed(draws):
         np.testing.assert_array_equal(other.draw(draw_generator(7, draw)), first[draw])
-    assert all(excerpt.shape == (3, 3 * 768 + 1024) for excerpt in first.values())
+    assert all(excerpt.shape == (3, 2, 3 * 768 + 1024) for excerpt in first.values())
     assert len({excerpt.tobytes() for excerpt in first.values()}) == len(draws)
     assert not np.array_equal(one.draw(draw_generator(8, (0, 0))), first[0, 0])
 
@@ -48,14 +57,48 @@ def test_a_random_filter_colours_and_echoes_at_the_same_level() -> None:
     click[8192] = 0.5
     spectra = []
     for _ in range(200):
-        heard = random_filter(click, 8192, generator)
+        heard = random_filter(click[None], 8192, generator)[0]
         assert heard.dtype == np.float32 and heard.shape == click.shape
         assert np.linalg.norm(heard) == pytest.approx(0.5, rel=1e-4)
         direct, late = np.abs(heard[8192 - 500 : 8192 + 500]).max(), np.abs(heard[int(2.7 * 8192) :]).max()
         assert late < direct / 100  # the longest room has fallen by 60 dB 1.53 s after the click
         spectra.append(20 * np.log10(np.abs(np.fft.rfft(heard[8192 - 120 : 8192 + 120]))[30:33].mean()))
     assert 3 < np.std(spectra) < 6  # the equalizer's 4 dB around 1 kHz, and some of the room
-    assert not random_filter(np.zeros(5000, np.float32), 8192, generator).any()
+    assert not random_filter(np.zeros((2, 5000), np.float32), 8192, generator).any()
+
+
+def test_where_a_signal_is_placed() -> None:
+    """In the middle, to one side, or wide: its sum stays, and its level on either side is never higher."""
+    generator = np.random.default_rng(0)
+    signal = generator.standard_normal(8192).astype(np.float32)
+    kinds = []
+    for _ in range(300):
+        left, right = placed(signal, 8192, generator, middle=0.5)
+        parallel = [np.dot(x, signal) / np.linalg.norm(x) / np.linalg.norm(signal) for x in (left, right)]
+        if np.array_equal(left, right):
+            kinds.append("middle")
+            np.testing.assert_array_equal(left, signal)
+        elif min(parallel) > 0.9999:
+            kinds.append("side")
+            assert max(np.linalg.norm(left), np.linalg.norm(right)) == pytest.approx(np.linalg.norm(signal))
+        else:
+            kinds.append("wide")
+            np.testing.assert_allclose((left + right) / 2, signal, atol=1e-5)
+            assert 0.1 < np.linalg.norm(left - right) / np.linalg.norm(left + right) < 1.2
+    counts = [kinds.count(kind) for kind in ("middle", "side", "wide")]
+    np.testing.assert_allclose(counts, [150, 75, 75], atol=30)
+
+
+def test_a_song_in_stereo_is_as_it_is_or_the_other_way_round() -> None:
+    levels = np.array([[0.1], [0.4]], np.float32)
+    song = {"vocals": np.broadcast_to(levels, (2, 9000)), "other": np.broadcast_to(levels / 2, (2, 9000))}
+    settings = ExcerptSettings(4, swap=0, gain=0, speed=1, mono=0.5)
+    mixer = ExcerptMixer([Collection([song])], ("vocals", "other"), STFT(), settings, channels=2)
+    generator = np.random.default_rng(0)
+    drawn = np.array([mixer.draw(generator)[..., 0] for _ in range(200)])
+    np.testing.assert_allclose(drawn[:, 1], drawn[:, 0] / 2, rtol=1e-6)
+    for expected, times in (([0.1, 0.4], 50), ([0.4, 0.1], 50), ([0.25, 0.25], 100)):
+        assert abs(np.isclose(drawn[:, 0], expected).all(axis=1).sum() - times) < 30
 
 
 def test_settings_are_picked_from_a_configuration() -> None:

@@ -26,7 +26,10 @@ def test_spectral_snr_loss() -> None:
     ).item() == pytest.approx(loss.item(), abs=1e-3)
     assert svs.SpectralSNRLoss()(references, references, mixture).item() == pytest.approx(-30, abs=1e-4)
     silence = torch.zeros(1, 5, 7, 1)
-    assert torch.isfinite(svs.SpectralSNRLoss()(silence[..., None], silence[..., None], silence))
+    mask = torch.full((1, 5, 7, 1, 1), 0.5, requires_grad=True)
+    loss = svs.SpectralSNRLoss()(mask * silence[..., None], silence[..., None], silence)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.equal(mask.grad, torch.zeros_like(mask))
 
 
 def test_its_best_mask_separates_better_than_the_ratio_of_magnitudes() -> None:

@@ -198,7 +198,7 @@ def test_tracks_of_a_corpus(kind: str, tmp_path: Path) -> None:
     assert made == {f"prepared/train/{name}/{stream}.wav" for name in FEW for stream in STREAMS}
     prepared = open_prepared(out)
     songs = mapped_songs([*prepared.train, *prepared.valid], STREAMS)
-    assert len(songs) == 2 * len(FEW)  # of two channels each
+    assert len(songs) == len(FEW)
 
 
 LISTS = {

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 import torch
 
 import svs_unet_plugin.nussl as svs
-from svs_unet_plugin import STFT, Separator, UNet
+from svs_unet_plugin import STFT, Separator, UNet, checkpoint
+from svs_unet_plugin.asteroid import SVSUNet
 from svs_unet_plugin.cli import main
 from svs_unet_plugin.encoding import Encoding, writers
 from svs_unet_plugin.nussl import nussl
@@ -18,7 +20,8 @@ from svs_unet_plugin.nussl import nussl
 def test_shapes_are_nussls(in_channels: int, bottleneck: str | None) -> None:
     config = svs.build_unet_mask_inference(("vocals", "drums"), in_channels, 2, bottleneck)
     mix = torch.rand(3, 100, 513, 2)
-    output = nussl.ml.SeparationModel(config)({"mix_magnitude": mix})
+    data = {"mix_magnitude": mix, "mid_side_magnitude": torch.rand(3, 100, 513, 2)}
+    output = nussl.ml.SeparationModel(config)(data)
     assert output["mask"].shape == output["estimates"].shape == (3, 100, 513, 2, 2)
     assert torch.equal(output["estimates"], output["mask"] * mix[..., None])
 
@@ -134,12 +137,33 @@ def test_all_doors_give_one_answer(model: Any, tmp_path: Path, save: Any, hop: i
     np.testing.assert_allclose(ours, by_nussl, rtol=0, atol=1e-4)
 
 
-def test_stereo_networks_work_in_nussl(tmp_path: Path, wav: Path) -> None:
-    torch.manual_seed(0)
-    model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(in_channels=2, channels=2))
-    svs.save(model, tmp_path / "model.pth", stft=STFT())
-    masks = masks_in_a_fresh_process(wav, tmp_path / "model.pth", tmp_path / "masks.npy")
-    assert masks.shape[2] == 2 and np.array_equal(masks[..., 0], masks[..., 1])
+@pytest.mark.parametrize("channels", [1, 2])
+def test_all_doors_give_one_answer_in_stereo(
+    make_network: Callable[..., UNet], tmp_path: Path, channels: int
+) -> None:
+    """A network of two channels, which sees both together, or a single one."""
+    network, path = make_network(in_channels=2, sources=("drums", "vocals")), tmp_path / "model.pth"
+    svs.save(svs.from_network(network), path, stft=STFT())
+    mixture = np.random.default_rng(0).uniform(-1, 1, (channels, 30_000)).astype(np.float32)
+    ours = Separator(path, device="cpu").separate(mixture, 8192)["vocals"]
+    signal = nussl.AudioSignal(audio_data_array=mixture, sample_rate=8192)
+    by_nussl = nussl.separation.deep.DeepMaskEstimation(signal, model_path=str(path))()[1].audio_data
+    model = SVSUNet.from_network(checkpoint.read(path).network, STFT())
+    with torch.no_grad():
+        by_asteroid = model(torch.from_numpy(mixture)[None])[0, 0].numpy()
+    inner = slice(0, -2 * 1024)  # where the frames of all are the same
+    np.testing.assert_allclose(by_nussl[:, inner], ours[:, inner], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(np.atleast_2d(by_asteroid)[:, inner], ours[:, inner], rtol=0, atol=1e-4)
+    assert np.std(ours) > 0.05
+
+
+def test_a_network_of_two_channels_takes_no_more_in_nussl(make_network: Callable[..., UNet]) -> None:
+    model = svs.from_network(make_network(in_channels=2))
+    with pytest.raises(ValueError, match="takes one or two channels and their mid and side, got 3 channels"):
+        model({"mix_magnitude": torch.rand(1, 64, 513, 3), "mid_side_magnitude": torch.rand(1, 64, 513, 2)})
+    data = {"mix": nussl.AudioSignal(audio_data_array=np.zeros((3, 9000)), sample_rate=8192)}
+    with pytest.raises(tfm.TransformException, match="has 3 channels, 2 are the most"):
+        svs.inference_transform(in_channels=2)(data)
 
 
 tfm = nussl.datasets.transforms

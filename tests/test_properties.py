@@ -31,6 +31,7 @@ FEW = settings(max_examples=max(settings.default.max_examples // 4, 2))  # type:
 
 KINDS = st.fixed_dictionaries(
     {
+        "in_channels": st.sampled_from([1, 2]),
         "channels": st.sampled_from([2, 4]),
         "bottleneck": st.sampled_from([None, "blstm"]),
         "residual_blocks": st.sampled_from([0, 1]),
@@ -58,15 +59,16 @@ def separator(make_network: Callable[..., UNet], hop: int = 768, **options: Any)
 
 
 @FEW
-@given(KINDS, TRANSFORMS, st.integers(4000, 30_000))
+@given(KINDS, TRANSFORMS, st.integers(1, 2), st.integers(4000, 30_000))
 def test_one_set_of_weights_has_one_answer(
-    make_network: Callable[..., UNet], kind: dict[str, Any], stft: STFT, samples: int
+    make_network: Callable[..., UNet], kind: dict[str, Any], stft: STFT, channels: int, samples: int
 ) -> None:
     import svs_unet_plugin.asteroid as asteroid
     import svs_unet_plugin.nussl as svs
 
     nussl = svs.nussl
-    network, mixture = make_network(**kind), noise(1, samples)
+    network, mixture = make_network(**kind), noise(channels, samples)
+    together = kind["in_channels"] == channels == 2
     with TemporaryDirectory() as folder:
         path = Path(folder, "network.pth")
         svs.save(svs.from_network(network), path, stft=stft)
@@ -75,7 +77,9 @@ def test_one_set_of_weights_has_one_answer(
         plain = Separator(path, "cpu").separate(mixture, 8192)["vocals"]
     by_nussl = estimates[kind["sources"].index("vocals")].audio_data
     with torch.no_grad():
-        by_asteroid = asteroid.SVSUNet.from_network(network, stft)(torch.from_numpy(mixture))[0, :1].numpy()
+        items = torch.from_numpy(mixture)[None if together else slice(None)]
+        separated = asteroid.SVSUNet.from_network(network, stft)(items)[:, 0].numpy()
+        by_asteroid = separated[0] if together else separated
     inner = slice(0, samples - stft.window_length)
     np.testing.assert_allclose(by_nussl[:, inner], plain[:, inner], rtol=0, atol=1e-4)
     np.testing.assert_allclose(by_asteroid[:, inner], plain[:, inner], rtol=0, atol=1e-4)
@@ -89,8 +93,8 @@ from svs_unet_plugin import checkpoint
 for line in sys.stdin:
     loaded = checkpoint.read(line.rstrip())
     torch.manual_seed(1)
-    torch.save((loaded.network(torch.rand(1, 1, 513, 70)), str(loaded.stft)), line.rstrip() + ".out")
-    print("read", flush=True)
+    torch.save((loaded.network(torch.rand(1, loaded.network.inputs, 513, 70)), str(loaded.stft)),
+    line.rstrip() + ".out") print("read", flush=True)
 """
 
 
@@ -125,7 +129,7 @@ def test_a_round_trip_is_exact(
     network = make_network(**kind)
     torch.manual_seed(1)
     with torch.no_grad(), TemporaryDirectory() as folder:
-        expected = network(torch.rand(1, 1, 513, 70))
+        expected = network(torch.rand(1, network.inputs, 513, 70))
         path = Path(folder, "network.pth")
         if for_asteroid:
             content = asteroid.SVSUNet.from_network(network, stft).serialize()

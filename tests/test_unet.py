@@ -6,7 +6,8 @@ import torch
 from torch.nn.functional import conv2d, conv_transpose2d
 
 from svs_unet_plugin import UNet
-from svs_unet_plugin.unet import OutputLayer, ResidualBlock
+from svs_unet_plugin.stft import stereo_magnitudes
+from svs_unet_plugin.unet import OutputLayer, ResidualBlock, as_stereo
 
 
 def test_parameter_count() -> None:
@@ -22,8 +23,8 @@ def test_parameter_count() -> None:
 @pytest.mark.parametrize("in_channels, sources", [(1, ("vocals",)), (2, ("drums", "vocals", "bass"))])
 def test_shape_and_range(bins: int, frames: int, in_channels: int, sources: tuple[str, ...]) -> None:
     network = UNet(in_channels, sources, channels=2).eval()
-    mask = network(torch.rand(3, in_channels, bins, frames))
-    assert mask.shape == (3, len(sources), bins, frames)
+    mask = network(torch.rand(3, network.inputs, bins, frames))
+    assert mask.shape == (3, len(sources) * in_channels, bins, frames)
     assert 0 <= mask.min() and mask.max() <= 1
 
 
@@ -39,6 +40,28 @@ def test_extensions_change_the_size_as_documented() -> None:
     blocks = 2 * sum(2 * (9 * width * width + 2 * width) for width in (16, 32, 64, 128))
     assert sum(p.numel() for p in network.parameters()) == down + up + norms + blocks + 1
     assert UNet(**network.arguments()).load_state_dict(network.state_dict())
+
+
+def test_a_network_of_one_channel_goes_on_with_two(make_network: Callable[..., UNet]) -> None:
+    """It begins with the masks of the mid channel on both."""
+    network = make_network(sources=("drums", "vocals"), residual_blocks=1)
+    stereo = as_stereo(network)
+    assert stereo.in_channels == 2 and not stereo.training
+    spectrum = torch.randn(3, 2, 513, 70, dtype=torch.complex64) / 4
+    masks = stereo(stereo_magnitudes(spectrum))
+    expected = network(spectrum.mean(dim=1, keepdim=True).abs())
+    assert expected.std() > 0.05
+    torch.testing.assert_close(masks, expected.repeat_interleave(2, dim=1))
+    with pytest.raises(ValueError, match="two channels already"):
+        as_stereo(stereo)
+
+
+def test_what_a_network_of_two_channels_sees() -> None:
+    left, right = torch.randn(2, 513, 9, dtype=torch.complex64)
+    expected = torch.stack([left, right, (left + right) / 2, (left - right) / 2]).abs()
+    assert torch.equal(stereo_magnitudes(torch.stack([left, right])), expected)
+    mono = stereo_magnitudes(left[None])
+    assert torch.equal(mono, torch.stack([left.abs(), left.abs(), left.abs(), torch.zeros(513, 9)]))
 
 
 def test_a_residual_block_adds_to_what_goes_in() -> None:
@@ -185,7 +208,7 @@ def test_torchscript_and_export(extension: dict) -> None:
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"in_channels": 0}, "in_channels must be at least 1, got 0"),
+        ({"in_channels": 3}, "in_channels must be 1 or 2, got 3"),
         ({"sources": "vocals"}, "sources must be different names"),
         ({"sources": ()}, "sources must be different names"),
         *(

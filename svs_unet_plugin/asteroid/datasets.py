@@ -12,12 +12,14 @@ from svs_unet_plugin.asteroid import compat
 from svs_unet_plugin.corpora.musdb import STEMS
 from svs_unet_plugin.corpora.prepare import Prepared
 from svs_unet_plugin.mixing.excerpts import (
+    Collection,
     Draw,
     DrawSampler,
     ExcerptMixer,
     ExcerptSettings,
+    Song,
+    collected,
     draw_generator,
-    mapped_songs,
 )
 from svs_unet_plugin.stft import STFT
 
@@ -29,44 +31,48 @@ Item = tuple[Tensor, Tensor]
 
 
 class Excerpts(Dataset):
-    """Excerpts of prepared songs, one channel each, drawn anew in each epoch; the same as nussl's `Remix`
-    draws.
+    """Excerpts of songs, drawn anew in each epoch; the same as nussl's `Remix` draws.
 
     Args:
-        prepared: the songs; those to train on are taken.
-        stft: whose frames an excerpt fills, at the songs' rate.
+        songs: each a `Song` at the transform's rate, or a `Collection` for each kind of them.
+        stft: whose frames an excerpt fills.
         sources: what the network estimates, in its order.
+        others: what else is in the mixture; by default MUSDB18's other stems.
         settings: how to draw.
         items: of an epoch, ≥ 1.
         seed: ≥ 0.
+        in_channels: of the network, 1 or 2.
 
     Raises:
-        ValueError: if there are no songs, or a source is none of MUSDB18's.
+        ValueError: if there are no songs, or none has one of the stems.
     """
 
     def __init__(
         self,
-        prepared: Prepared,
+        songs: Sequence[Song] | Sequence[Collection],
         stft: STFT,
         sources: Sequence[str] = ("vocals",),
+        others: Sequence[str] | None = None,
         settings: ExcerptSettings | None = None,
         items: int = 64,
         seed: int = 0,
+        in_channels: int = 1,
     ) -> None:
-        if unknown := set(sources) - set(STEMS):
-            raise ValueError(f"sources must be among {', '.join(STEMS)}, got {', '.join(sorted(unknown))}")
-        rows = [*sorted(sources), *(stem for stem in STEMS if stem not in sources)]
-        self.mixer = ExcerptMixer(mapped_songs(prepared.train, rows), stft, settings or ExcerptSettings())
+        if others is None:
+            others = [stem for stem in STEMS if stem not in sources]
+        names = [*sorted(sources), *others]
+        self.mixer = ExcerptMixer(collected(songs), names, stft, settings or ExcerptSettings(), in_channels)
         self.items, self.seed = items, seed
-        self._rows = [rows.index(source) for source in sources]
+        self._rows = [names.index(source) for source in sources]
 
     def __len__(self) -> int:
         return self.items
 
     def __getitem__(self, draw: Draw) -> Item:
-        """The excerpt of ``(epoch, index)``: mixture ``(1, time)``, sources ``(sources, 1, time)``."""
-        excerpt = torch.from_numpy(self.mixer.draw(draw_generator(self.seed, draw)))
-        return excerpt.sum(dim=0, keepdim=True), excerpt[self._rows, None]
+        """The excerpt of ``(epoch, index)``: mixture ``(channels, time)``, sources ``(sources, channels,
+        time)``."""
+        excerpt = torch.from_numpy(self.mixer.draw(draw_generator(self.seed, draw)).copy())
+        return excerpt.sum(dim=0), excerpt[self._rows]
 
 
 def excerpt_loader(

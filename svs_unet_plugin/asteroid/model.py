@@ -10,7 +10,7 @@ from torch import Tensor
 
 from svs_unet_plugin.asteroid import compat
 from svs_unet_plugin.separator import ACCOMPANIMENT
-from svs_unet_plugin.stft import STFT
+from svs_unet_plugin.stft import STFT, stereo_magnitudes
 from svs_unet_plugin.training.loss import phase_sensitive_magnitude
 from svs_unet_plugin.unet import UNet
 
@@ -24,7 +24,7 @@ from asteroid.utils.torch_utils import jitable_shape  # noqa: E402
 
 
 class SVSUNet(BaseModel):
-    """The U-Net between the STFT and its inverse, with the mixture's phase; one channel at a time.
+    """The U-Net between the STFT and its inverse, with the mixture's phase.
 
     asteroid's ``separate()`` and ``asteroid-infer`` scale what a model returns until its absolute values add
     up to those of the mixture, by which levels are lost and silence becomes NaN: see
@@ -33,8 +33,8 @@ class SVSUNet(BaseModel):
 
     Args:
         sample_rate, window_length, hop_length: see `svs_unet_plugin.STFT`.
-        sources, channels, bottleneck, max_channels, residual_blocks: see `svs_unet_plugin.UNet`; "vocals"
-            must be among the sources.
+        sources, channels, bottleneck, max_channels, residual_blocks, in_channels: see
+            `svs_unet_plugin.UNet`; "vocals" must be among the sources.
 
     Raises:
         ValueError: if an argument is out of its range.
@@ -60,12 +60,13 @@ class SVSUNet(BaseModel):
         hop_length: int = STFT.hop_length,
         max_channels: int | None = None,
         residual_blocks: int = 0,
+        in_channels: int = 1,
     ) -> None:
-        super().__init__(sample_rate=float(sample_rate), in_channels=1)
+        super().__init__(sample_rate=float(sample_rate), in_channels=in_channels)
         if sample_rate != int(sample_rate):
             raise ValueError(f"sample_rate must be a whole number of Hz, got {sample_rate}")
         self.stft = STFT(int(sample_rate), window_length, hop_length)
-        self.network = UNet(1, sources, channels, bottleneck, max_channels, residual_blocks)
+        self.network = UNet(in_channels, sources, channels, bottleneck, max_channels, residual_blocks)
         if "vocals" not in self.network.sources:
             raise ValueError(f"sources must have 'vocals' among them, got {self.network.sources}")
         others = (name for name in self.network.sources if name not in ("vocals", ACCOMPANIMENT))
@@ -74,13 +75,11 @@ class SVSUNet(BaseModel):
 
     @classmethod
     def from_network(cls, network: UNet, stft: STFT) -> SVSUNet:
-        """A model with the weights of a network that takes one channel, in evaluation mode.
+        """A model with the weights of a network, in evaluation mode.
 
         Raises:
-            ValueError: if it takes several channels together, or does not estimate vocals.
+            ValueError: if it does not estimate vocals.
         """
-        if network.in_channels != 1:
-            raise ValueError(f"the network must take one channel at a time, this takes {network.in_channels}")
         model = cls(**_arguments(network, stft))
         model.network.load_state_dict(network.state_dict())
         return model.eval()
@@ -94,23 +93,25 @@ class SVSUNet(BaseModel):
         """Separate waveforms; each item of a batch is a song of its own.
 
         Args:
-            wav: ``(time,)``, ``(batch, time)`` or ``(batch, 1, time)`` at the model's sample rate, not
-                empty.
+            wav: ``(time,)``, ``(batch, time)``, ``(batch, 1, time)`` or, if ``in_channels`` is 2,
+                ``(batch, 2, time)`` at the model's sample rate, not empty.
 
         Returns:
-            ``(batch, sources, time)``, or ``(sources, time)`` of a single waveform ``(time,)``. The
-            accompaniment is the mixture less the vocals.
+            ``(batch, sources, time)``, or ``(sources, time)`` of a single waveform ``(time,)``, or
+            ``(batch, sources, 2, time)`` of two channels. The accompaniment is the mixture less the vocals.
 
         Raises:
-            ValueError: if the waveform has several channels, or no samples.
+            ValueError: if the waveform has more channels, or no samples.
         """
         shape = jitable_shape(wav)
-        mixture = _unsqueeze_to_3d(wav)  # (batch, 1, time)
+        mixture = _unsqueeze_to_3d(wav)  # (batch, channels, time)
         if not torch.jit.is_tracing():
-            _check(wav, mixture)
+            self._check(wav, mixture)
         spectrum, masks, _ = self._analyse(mixture)
-        estimates = self.stft.synthesise(masks[:, self._indices] * spectrum)[..., : mixture.shape[-1]]
-        return _shape_reconstructed(torch.cat([estimates, mixture - estimates[:, :1]], dim=1), shape)
+        estimates = self.stft.synthesise(masks[:, self._indices] * spectrum[:, None])
+        estimates = estimates[..., : mixture.shape[-1]]
+        separated = torch.cat([estimates, (mixture - estimates[:, 0])[:, None]], dim=1)
+        return separated if mixture.shape[1] == 2 else _shape_reconstructed(separated[:, :, 0], shape)
 
     def magnitudes(
         self, mixture: Tensor, references: Tensor, phase_sensitive: bool = False
@@ -118,32 +119,47 @@ class SVSUNet(BaseModel):
         """What losses compare: mask × mixture, source, and the mixture, on the scale that the network sees.
 
         Args:
-            mixture: ``(batch, 1, time)``.
-            references: ``(batch, sources, time)``, in the order of ``network.sources``.
+            mixture: ``(batch, channels, time)``.
+            references: ``(batch, sources, channels, time)``, in the order of ``network.sources``.
             phase_sensitive: whether the references' magnitudes are
                 `phase_sensitive_magnitude` instead of the plain ones of the paper.
 
         Returns:
-            Estimates and references, ``(batch, bins, frames, sources)`` each, and the mixture without the
-            last, the largest of which is 1.
+            Estimates and references, ``(batch, channels, bins, frames, sources)`` each, and the mixture
+            without the last, the largest of which is 1.
         """
         spectrum, masks, peak = self._analyse(mixture)
         sources = self.stft.analyse(references)
-        wanted = phase_sensitive_magnitude(sources, spectrum) if phase_sensitive else sources.abs()
+        mixed = spectrum[:, None]
+        wanted = phase_sensitive_magnitude(sources, mixed) if phase_sensitive else sources.abs()
         magnitude = spectrum.abs() / peak
-        return (masks * magnitude).movedim(1, -1), (wanted / peak).movedim(1, -1), magnitude[:, 0]
+        return (masks * magnitude[:, None]).movedim(1, -1), (wanted / peak[:, None]).movedim(1, -1), magnitude
 
     def _analyse(self, mixture: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The spectrum, the masks, and the largest magnitudes, by which the network's input is divided.
 
         Returns:
-            ``(batch, 1, bins, frames)``, ``(batch, sources, bins, frames)`` and ``(batch, 1, 1, 1)``.
+            ``(batch, channels, bins, frames)``, ``(batch, sources, channels, bins, frames)`` and
+            ``(batch, 1, 1, 1)``.
         """
         spectrum = self.stft.analyse(mixture)
         magnitude = spectrum.abs()
         peak = magnitude.amax(dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(magnitude.dtype).tiny)
-        masks = self.network(magnitude / peak).to(magnitude.dtype)  # of bfloat16, in mixed precision
-        return spectrum, masks, peak
+        seen = magnitude if self.network.in_channels == 1 else stereo_magnitudes(spectrum)
+        masks = self.network(seen / peak).to(magnitude.dtype)  # of bfloat16, in mixed precision
+        masks = masks.unflatten(1, (len(self.network.sources), self.network.in_channels))
+        return spectrum, masks[:, :, : mixture.shape[1]], peak
+
+    def _check(self, wav: Tensor, mixture: Tensor) -> None:
+        channels = self.network.in_channels
+        if mixture.ndim != 3 or not 1 <= mixture.shape[1] <= channels or mixture.shape[-1] == 0:
+            shapes = "(time,), (batch, time) or " + " or ".join(
+                f"(batch, {number}, time)" for number in range(1, channels + 1)
+            )
+            raise ValueError(
+                f"the waveform must be {shapes}, not empty, got {tuple(wav.shape)}; "
+                "svs_unet_plugin.Separator takes several channels"
+            )
 
     def get_model_args(self) -> dict[str, Any]:
         """The arguments that make this model again, plain text and numbers."""
@@ -157,16 +173,8 @@ def _arguments(network: UNet, stft: STFT) -> dict[str, Any]:
             f"the network was trained for {stft}"
         )
     return {
-        **{key: value for key, value in network.arguments().items() if key != "in_channels"},
+        **network.arguments(),
         "sample_rate": float(stft.sample_rate),
         "window_length": stft.window_length,
         "hop_length": stft.hop_length,
     }
-
-
-def _check(wav: Tensor, mixture: Tensor) -> None:
-    if mixture.ndim != 3 or mixture.shape[1] != 1 or mixture.shape[-1] == 0:
-        raise ValueError(
-            "the waveform must be (time,), (batch, time) or (batch, 1, time), not empty, got "
-            f"{tuple(wav.shape)}; svs_unet_plugin.Separator takes several channels"
-        )

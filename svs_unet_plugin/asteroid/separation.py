@@ -49,30 +49,44 @@ def separate_preserving_scale(model: Any, wav: Audio, **kwargs: Any) -> Audio:
 
 
 def separate_song(
-    separate: Callable[[np.ndarray], np.ndarray], rate: float, mixture: np.ndarray, sample_rate: int
+    separate: Callable[[np.ndarray], np.ndarray],
+    rate: float,
+    mixture: np.ndarray,
+    sample_rate: int,
+    channels: int = 1,
 ) -> np.ndarray:
-    """Separate audio of any rate, each channel alone, by what takes one channel at its own rate.
+    """Separate audio of any rate by what takes one channel, or two together, at its own rate.
+
+    Two channels together are stereo's; of other audio each channel is both.
 
     Args:
-        separate: makes ``(batch, sources, time)`` of ``(batch, 1, time)``.
+        separate: makes ``(batch, sources, time)`` of ``(batch, 1, time)``, or ``(batch, sources, 2, time)``
+            of ``(batch, 2, time)``.
         rate: of it, in Hz.
         mixture: ``(channels, samples)`` at ``sample_rate`` Hz.
+        channels: that it takes, 1 or 2.
 
     Returns:
         ``(sources, channels, samples)`` at ``sample_rate`` Hz.
     """
     samples = mixture.shape[-1]
     low = audio.resample(mixture, sample_rate, int(rate))
-    high = audio.resample(separate(low[:, None]).swapaxes(0, 1), int(rate), sample_rate)[..., :samples]
+    if channels == 2 and len(low) == 2:
+        found = separate(low[None])[0]
+    else:
+        found = separate(np.repeat(low[:, None], channels, axis=1))
+        found = (found if channels == 1 else found[:, :, 0]).swapaxes(0, 1)
+    high = audio.resample(found, int(rate), sample_rate)[..., :samples]
     return np.pad(high, ((0, 0), (0, 0), (0, samples - high.shape[-1])))
 
 
 def separate_file_preserving_scale(
     model: Any, path: str | os.PathLike[str], out: str | os.PathLike[str]
 ) -> list[Path]:
-    """Separate a file with any of asteroid's models for one channel, at the file's own rate and level.
+    """Separate a file with any of asteroid's models for one channel, or an `SVSUNet` for two.
 
-    Unlike asteroid's ``file_separate`` it takes every channel, each alone, and writes 32-bit float.
+    Unlike asteroid's ``file_separate`` it keeps the file's rate and level, takes every channel, and writes
+    32-bit float.
 
     Args:
         model: see `separate_preserving_scale`.
@@ -89,7 +103,11 @@ def separate_file_preserving_scale(
     mixture, sample_rate = audio.read(path)
     channels, samples = mixture.shape
     estimates = separate_song(
-        partial(separate_preserving_scale, model), model.sample_rate, mixture, sample_rate
+        partial(separate_preserving_scale, model),
+        model.sample_rate,
+        mixture,
+        sample_rate,
+        model.in_channels or 1,
     )
     Path(out).mkdir(parents=True, exist_ok=True)
     name = audio.track_name(Path(path))

@@ -41,7 +41,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO  # noqa: E402
 
 
 class MaskSystem(System):
-    """asteroid's ``System`` for a model that estimates sources of one channel, each mask for its own source.
+    """asteroid's ``System`` for a model whose masks are each for its own source.
 
     Args:
         model: an `SVSUNet`; for another, override `common_step`.
@@ -70,8 +70,11 @@ class MaskSystem(System):
         self.first_epoch = 0
 
     def common_step(self, batch: Item, batch_nb: int, train: bool = True) -> Tensor:
-        """The loss of a batch; its channels are items of their own."""
-        mixture, sources = one_channel_each(batch)
+        """The loss of a batch; for a model of one channel, its channels are items of their own."""
+        mixture, sources = batch
+        if self.model.in_channels == 1:
+            mixture, sources = one_channel_each(batch)
+            sources = sources[:, :, None]
         magnitudes = self.model.magnitudes(mixture, sources, self.settings.phase_sensitive)
         return self.loss_func(*(magnitudes if self.settings.phase_sensitive else magnitudes[:2]))
 

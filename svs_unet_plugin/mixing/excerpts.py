@@ -27,6 +27,38 @@ EXACT_SPEED = 0.3
 Draw = tuple[int, int]
 """Epoch and index of an item, both ≥ 0."""
 
+Song = Mapping[str, np.ndarray]
+"""Stems by name, ``(channels, samples)`` each, at the transform's rate; arrays, which may lie in files.
+
+A song need not have all of the stems that are mixed: a voice alone is sung to the accompaniments of others.
+"""
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Songs that are drawn from alike.
+
+    Args:
+        songs: of which the longer ones are drawn more often.
+        weight: of the collection beside others, > 0, whatever its size.
+
+    Raises:
+        ValueError: if the weight is out of its range.
+    """
+
+    songs: Iterable[Any]
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.weight < math.inf:
+            raise ValueError(f"weight must be a number above 0, got {self.weight}")
+
+
+def collected(songs: Iterable[Any]) -> list[Collection]:
+    """Songs as a single collection, and collections as they are."""
+    given = list(songs)
+    return given if any(isinstance(some, Collection) for some in given) else [Collection(given)]
+
 
 @dataclass(frozen=True)
 class ExcerptSettings:
@@ -41,6 +73,7 @@ class ExcerptSettings:
             `random_filter`), for music unlike the songs.
         silence: chance in [0, 1] that an excerpt begins or ends in silence, for songs that hold none: a
             network opens its masks beside what it never heard.
+        mono: chance in [0, 1] that an excerpt of two channels is the same in both.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -52,12 +85,13 @@ class ExcerptSettings:
     speed: float = 1.15
     filtered: float = 0.0
     silence: float = 0.0
+    mono: float = 0.25
 
     def __post_init__(self) -> None:
         for name, least in (("excerpt_frames", 1), ("gain", 0), ("speed", 1)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("swap", "filtered", "silence"):
+        for name in ("swap", "filtered", "silence", "mono"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a chance in [0, 1], got {getattr(self, name)}")
 
@@ -77,66 +111,148 @@ def draw_generator(seed: int, draw: Draw) -> np.random.Generator:
 class ExcerptMixer:
     """Mixes excerpts of songs that lie in memory or in files.
 
-    An excerpt of a song's sources is played at another speed, which changes its pitch and tempo; or, with the
-    chance ``swap``, each source is of another song and moment and has a speed of its own. Each gets a gain
-    of its own (S. Uhlich et al.: "Improving music source separation based on deep neural networks through
-    data augmentation and network blending", ICASSP 2017).
+    An excerpt of a song's stems is played at another speed, which changes its pitch and tempo; or, with the
+    chance ``swap``, each stem is of another song and moment and has a speed of its own, as those that the
+    song does not have always are. Each gets a gain of its own (S. Uhlich et al.: "Improving music source
+    separation based on deep neural networks through data augmentation and network blending", ICASSP 2017).
+
+    Of one channel, an excerpt is any channel of a song. Of two, a stem in stereo is as it is, or the other
+    way round, and one in mono is `placed`.
 
     Args:
-        songs: ``(sources, samples)`` each, at the transform's rate: arrays, or `MappedSong`. Longer songs are
-            drawn more often.
+        collections: the songs.
+        names: of the stems that are mixed, the most important one first.
         stft: whose frames an excerpt fills.
         settings: how to draw.
+        channels: 1 or 2.
 
     Raises:
-        ValueError: if there are no songs.
+        ValueError: if no song has one of the stems.
     """
 
-    def __init__(self, songs: Sequence[Any], stft: STFT, settings: ExcerptSettings) -> None:
-        if not songs:
-            raise ValueError("there are no songs to mix")
-        self.songs, self.stft, self.settings = songs, stft, settings
+    def __init__(
+        self,
+        collections: Sequence[Collection],
+        names: Sequence[str],
+        stft: STFT,
+        settings: ExcerptSettings,
+        channels: int = 1,
+    ) -> None:
+        self.names, self.stft, self.settings, self.channels = tuple(names), stft, settings, channels
         #: Of an excerpt: whole frames, and nothing beside them.
         self.samples = (settings.excerpt_frames - 1) * stft.hop_length + stft.window_length
-        lengths = np.array([song.shape[1] for song in songs])
-        self._chances = lengths / lengths.sum()
+        self.songs: list[Song] = []
+        chances = []
+        for collection in collections:
+            songs = [song for song in collection.songs if set(song) & set(names)]
+            lengths = np.array([_samples(song) for song in songs], float)
+            self.songs += songs
+            chances.append(collection.weight * lengths / max(lengths.sum(), 1))
+        if not self.songs:
+            raise ValueError("there are no songs to mix")
+        every = np.concatenate(chances)
+        self._chances: dict[str | None, np.ndarray] = {None: every / every.sum()}
+        for name in names:
+            having = every * [name in song for song in self.songs]
+            if not having.any():
+                raise ValueError(f"no song has {name}")
+            self._chances[name] = having / having.sum()
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
-        """The sources of a mixture, at their gains, ``(sources, samples)``, float32."""
+        """The stems of a mixture, at their gains, ``(names, channels, samples)``, float32."""
         settings = self.settings
-        excerpt = self._excerpt(self._song(generator), self._speed(generator), generator)
+        song = self._song(None, generator)
+        together = [name for name in self.names if name in song]
         if generator.random() < settings.swap:
-            for row in range(1, len(excerpt)):
-                other = self._song(generator)[row : row + 1]
-                excerpt[row] = self._excerpt(other, self._speed(generator), generator)[0]
-        for row in range(len(excerpt)):
-            if settings.filtered and generator.random() < settings.filtered:
-                excerpt[row] = random_filter(excerpt[row], self.stft.sample_rate, generator)
+            together = together[:1]
+        stems = self._excerpt(song, together, generator)
+        for name in self.names:
+            if name not in stems:
+                stems |= self._excerpt(self._song(name, generator), [name], generator)
+        excerpt = np.stack([self._heard(name, stems[name], generator) for name in self.names])
         if settings.silence and generator.random() < settings.silence:
-            edge = int(generator.uniform(0.25, 0.75) * excerpt.shape[1])
-            excerpt[:, slice(edge) if generator.random() < 0.5 else slice(edge, None)] = 0
-        gains = 10 ** (generator.uniform(-settings.gain, settings.gain, (len(excerpt), 1)) / 20)
-        return excerpt * gains.astype(np.float32)
+            edge = int(generator.uniform(0.25, 0.75) * self.samples)
+            excerpt[..., slice(edge) if generator.random() < 0.5 else slice(edge, None)] = 0
+        gains = 10 ** (generator.uniform(-settings.gain, settings.gain, (len(excerpt), 1, 1)) / 20)
+        excerpt *= gains.astype(np.float32)
+        if self.channels == 2:
+            if generator.random() < settings.mono:
+                excerpt[:] = excerpt.mean(axis=1, keepdims=True)
+            elif generator.random() < 0.5:
+                excerpt = excerpt[:, ::-1]
+        return excerpt
 
-    def _song(self, generator: np.random.Generator) -> Any:
-        return self.songs[generator.choice(len(self.songs), p=self._chances)]
+    def _song(self, name: str | None, generator: np.random.Generator) -> Song:
+        """Any song, or any that has a stem of that name."""
+        return self.songs[generator.choice(len(self.songs), p=self._chances[name])]
 
     def _speed(self, generator: np.random.Generator) -> float:
         octaves = generator.uniform(-1, 1) * math.log2(self.settings.speed)
         return 1.0 if generator.random() < EXACT_SPEED else 2**octaves
 
-    def _excerpt(self, song: Any, speed: float, generator: np.random.Generator) -> np.ndarray:
-        """``(sources, samples)`` of somewhere in the song."""
+    def _excerpt(
+        self, song: Song, names: Sequence[str], generator: np.random.Generator
+    ) -> dict[str, np.ndarray]:
+        """Some stems ``(channels, samples)`` of somewhere in the song."""
+        speed, length = self._speed(generator), _samples(song)
         read = math.ceil(self.samples * speed) + 8  # resampling rounds the length
-        start = generator.integers(max(1, song.shape[1] - read + 1))
-        stretch = song[:, start : start + read]
-        if stretch.shape[1] < read:
-            start = generator.integers(song.shape[1])
-            stretch = np.tile(song, -(-(start + read) // song.shape[1]))[:, start : start + read]
-        if speed != 1.0:
-            # Noise at -90 dB (quality MQ) is far below what a mask decides.
-            stretch = soxr.resample(np.ascontiguousarray(stretch.T), speed, 1.0, quality="MQ").T
-        return np.array(stretch[:, : self.samples])
+        start = generator.integers(max(1, length - read + 1) if read <= length else length)
+        channel = generator.random()  # the same one of all stems
+        stems = {}
+        for name in names:
+            stem = song[name][:, :length]
+            if self.channels == 1:
+                stem = stem[int(channel * len(stem))][None]
+            stretch = stem[:2, start : start + read]
+            if stretch.shape[1] < read:
+                stretch = np.tile(stem[:2], -(-(start + read) // length))[:, start : start + read]
+            if speed != 1.0:
+                # Noise at -90 dB (quality MQ) is far below what a mask decides.
+                stretch = soxr.resample(np.ascontiguousarray(stretch.T), speed, 1.0, quality="MQ").T
+            stems[name] = np.array(stretch[:, : self.samples], np.float32)
+        return stems
+
+    def _heard(self, name: str, stem: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """A stem ``(channels, samples)`` through its filter, and on its place in the stereo image."""
+        if self.settings.filtered and generator.random() < self.settings.filtered:
+            stem = random_filter(stem, self.stft.sample_rate, generator)
+        if self.channels == 2 and len(stem) == 1:
+            stem = placed(stem[0], self.stft.sample_rate, generator, MIDDLE.get(name, 0.3))
+        return stem
+
+
+MIDDLE = {"vocals": 0.6, "bass": 0.6, "drums": 0.5}
+"""How often these stems are in the middle of the stereo image, among those that are given in mono."""
+
+
+def placed(signal: np.ndarray, sample_rate: int, generator: np.random.Generator, middle: float) -> np.ndarray:
+    """A signal somewhere in the stereo image: in the middle, to one side of it, or wide.
+
+    What is wide has an echo of noise that decays within 10 to 60 ms, the opposite one on the right (M. R.
+    Schroeder: "An artificial stereophonic effect obtained from a single audio signal", 1958), up to as loud
+    as the signal itself.
+
+    Args:
+        signal: ``(samples,)``.
+        sample_rate: in Hz.
+        middle: chance in [0, 1] of the middle; the other two are equally likely.
+
+    Returns:
+        ``(2, samples)``, float32.
+    """
+    kind = generator.random()
+    if kind < middle:
+        return np.stack([signal, signal])
+    if kind < (1 + middle) / 2:
+        position = generator.uniform(-1, 1)
+        return np.stack([min(1, 1 - position) * signal, min(1, 1 + position) * signal]).astype(np.float32)
+    from scipy.signal import oaconvolve
+
+    seconds = np.arange(int(generator.uniform(0.01, 0.06) * sample_rate) + 2) / sample_rate
+    echo = generator.standard_normal(len(seconds)) * 10 ** (-3 * seconds / seconds[-1])
+    echo *= 10 ** (generator.uniform(-15, 0) / 20) / np.linalg.norm(echo)
+    side = oaconvolve(signal, echo.astype(np.float32))[: len(signal)]
+    return np.stack([signal + side, signal - side]).astype(np.float32)
 
 
 def random_filter(signal: np.ndarray, sample_rate: int, generator: np.random.Generator) -> np.ndarray:
@@ -147,11 +263,11 @@ def random_filter(signal: np.ndarray, sample_rate: int, generator: np.random.Gen
     30 ms after it (J. Moorer: "About this reverberation business", 1979).
 
     Args:
-        signal: ``(samples,)``.
+        signal: ``(channels, samples)``, which go through the same.
         sample_rate: in Hz, ≥ 200.
 
     Returns:
-        ``(samples,)``, float32; what is silent stays silent.
+        ``(channels, samples)``, float32; what is silent stays silent.
     """
     from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 
@@ -161,12 +277,13 @@ def random_filter(signal: np.ndarray, sample_rate: int, generator: np.random.Gen
     gap = int(generator.uniform(0, 0.03) * sample_rate)
     room = np.concatenate([[1.0], np.zeros(gap), decay]).astype(np.float32)
 
-    size = next_fast_len(len(signal) + len(room), real=True)
+    samples = signal.shape[1]
+    size = next_fast_len(samples + len(room), real=True)
     octaves = np.linspace(math.log2(60), math.log2(sample_rate / 2), 7)
     frequencies = np.maximum(rfftfreq(size, 1 / sample_rate), 60)
     equalizer = 10 ** (np.interp(np.log2(frequencies), octaves, generator.normal(0, 4, 7)) / 20)
     response = rfft(room, size) * equalizer.astype(np.float32)
-    filtered = irfft(rfft(signal, size) * response, size)[: len(signal)]
+    filtered = irfft(rfft(signal, size) * response, size)[:, :samples]
     return filtered * (np.linalg.norm(signal) / np.maximum(np.linalg.norm(filtered), 1e-12))
 
 
@@ -200,39 +317,18 @@ class DrawSampler(Sampler[Draw]):
         return iter([(self.epoch, index) for index in range(self.rank, self.items, self.processes)])
 
 
-class MappedSong:
-    """One channel of a prepared song, ``(sources, samples)`` like an array, of which nothing is in memory.
-
-    What is cut from it, ``song[:, start:end]``, is read from the files then, and is an array.
-
-    Args:
-        rows: the samples of each source, in files.
-    """
-
-    def __init__(self, rows: Sequence[np.ndarray]) -> None:
-        self.rows = list(rows)
-        self.shape = (len(self.rows), min(len(row) for row in self.rows))
-
-    def __getitem__(self, key: slice | tuple[slice, slice]) -> MappedSong | np.ndarray:
-        if isinstance(key, slice):
-            return MappedSong(self.rows[key])
-        return np.stack([row[: self.shape[1]][key[1]] for row in self.rows[key[0]]])
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.stack([row[: self.shape[1]] for row in self.rows]).astype(dtype or np.float32)
-
-
-def mapped_songs(tracks: Iterable[Track], stems: Sequence[str]) -> list[MappedSong]:
-    """Every channel of prepared tracks, to be read where and when it is used.
+def mapped_songs(tracks: Iterable[Track], stems: Sequence[str]) -> list[Song]:
+    """Prepared tracks as songs of which nothing is in memory: what is cut from one is read then.
 
     Raises:
         ValueError: if a file is not 32-bit float, as `svs_unet_plugin.corpora.prepare` writes it.
     """
-    songs = []
-    for track in tracks:
-        files = [_mapped(track.path / f"{stem}.wav") for stem in stems]
-        songs += [MappedSong([file[:, channel] for file in files]) for channel in range(files[0].shape[1])]
-    return songs
+    return [{stem: _mapped(track.path / f"{stem}.wav").T for stem in stems} for track in tracks]
+
+
+def _samples(song: Song) -> int:
+    """Length of a song: that of its shortest stem."""
+    return min(stem.shape[1] for stem in song.values())
 
 
 def _mapped(path: Path) -> np.ndarray:

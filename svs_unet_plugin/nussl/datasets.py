@@ -17,7 +17,15 @@ from tqdm import tqdm
 
 from svs_unet_plugin.corpora.musdb import STEMS, Track
 from svs_unet_plugin.corpora.prepare import Prepared
-from svs_unet_plugin.mixing.excerpts import Draw, ExcerptMixer, ExcerptSettings, draw_generator
+from svs_unet_plugin.mixing.excerpts import (
+    Collection,
+    Draw,
+    ExcerptMixer,
+    ExcerptSettings,
+    Song,
+    collected,
+    draw_generator,
+)
 from svs_unet_plugin.mixing.scaper import Mixer, MixSettings, finished_mixtures, link_stems
 from svs_unet_plugin.nussl import compat
 from svs_unet_plugin.nussl.transforms import (
@@ -26,7 +34,7 @@ from svs_unet_plugin.nussl.transforms import (
     inference_transform,
     stft_params,
 )
-from svs_unet_plugin.stft import STFT
+from svs_unet_plugin.stft import STFT, stereo_magnitudes
 from svs_unet_plugin.training.loss import phase_sensitive_magnitude
 
 nussl = compat.import_nussl()
@@ -42,15 +50,16 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
     need not be waited for. An item is a `Draw`, the epoch and an index; an index alone is one of epoch 0.
 
     Args:
-        songs: items of nussl datasets, with ``sources``, of which each channel counts as a song; or arrays
-            ``(sources and others, samples)`` at the transform's rate, which may lie in files (see
-            `svs_unet_plugin.mixing.excerpts.mapped_songs`).
+        songs: items of nussl datasets, with ``sources``, or each a `Song` of the transform's rate, which may
+            lie in files (see `svs_unet_plugin.mixing.excerpts.mapped_songs`) and need not have all stems; or
+            a `Collection` for each kind of them.
         stft: whose sample rate the songs are brought to, by default the paper's.
         sources: what the network estimates.
         others: what else is in the mixture; drawn and swapped each by itself.
         settings: how to draw.
         phase_sensitive: see `training_transform`.
         seed: of the draws, ≥ 0.
+        in_channels: of the network, 1 or 2.
 
     Raises:
         ValueError: if there are no songs.
@@ -66,33 +75,41 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
         settings: ExcerptSettings | None = None,
         phase_sensitive: bool = False,
         seed: int = 0,
+        in_channels: int = 1,
     ) -> None:
         self.stft = stft or STFT()
         self.phase_sensitive, self.seed = phase_sensitive, seed
         self.estimated = sorted(sources)  # nussl's order
         self.names = [*self.estimated, *others]
-        select, resample = SelectSources(self.names), ToSampleRate(self.stft.sample_rate)
-        rows: list[Any] = []  # each (sources, samples), in the order of the names
-        for song in tqdm(songs, desc="Songs", unit="song"):
-            if not isinstance(song, dict):
-                rows.append(song)
-                continue
-            signals = resample(select(song))["sources"]
-            stems = np.stack([signals[name].audio_data for name in self.names])
-            rows.extend(stems.astype(np.float32).swapaxes(0, 1))
-        self.mixer = ExcerptMixer(rows, self.stft, settings or ExcerptSettings())
+        collections = [
+            Collection(
+                [self._song(item) for item in tqdm(some.songs, desc="Songs", unit="song")], some.weight
+            )
+            for some in collected(songs)
+        ]
+        self.mixer = ExcerptMixer(
+            collections, self.names, self.stft, settings or ExcerptSettings(), in_channels
+        )
         super().__init__(
             "",
-            transform=inference_transform(self.stft),
+            transform=inference_transform(self.stft, in_channels),
             sample_rate=self.stft.sample_rate,
             stft_params=stft_params(self.stft),
-            num_channels=1,
+            num_channels=in_channels,
         )
+
+    def _song(self, item: Any) -> Song:
+        """A song, or an item of a dataset as one, in memory."""
+        if "sources" not in item:
+            return item
+        item = SelectSources(self.names)(item)
+        signals = ToSampleRate(self.stft.sample_rate)(item)["sources"]
+        return {name: signals[name].audio_data.astype(np.float32) for name in self.names}
 
     def __repr__(self) -> str:
         return (
             f"Remix(sources={self.estimated}, settings={self.mixer.settings}, "
-            f"phase_sensitive={self.phase_sensitive}, seed={self.seed})"
+            f"phase_sensitive={self.phase_sensitive}, seed={self.seed}, in_channels={self.mixer.channels})"
         )
 
     def get_items(self, folder: str) -> list[int]:
@@ -101,35 +118,44 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
     def process_item(self, item: int) -> dict[str, Any]:
         """One mixture as nussl's datasets have it; a loader takes `__getitems__`."""
         excerpt = self.mixer.draw(draw_generator(self.seed, _draw(item)))
-        signals = {name: excerpt[row : row + 1] for row, name in enumerate(self.names)}
-        return _item(self, excerpt.sum(axis=0, keepdims=True), signals, self.stft.sample_rate)
+        return _item(
+            self, excerpt.sum(axis=0), dict(zip(self.names, excerpt, strict=True)), self.stft.sample_rate
+        )
 
     def __getitems__(self, items: Sequence[Draw | int]) -> dict[str, Tensor]:
-        """A batch: ``mix_magnitude (batch, frames, bins, 1)`` and ``source_magnitudes (…, sources)``."""
+        """A batch: ``mix_magnitude (batch, frames, bins, channels)`` and ``source_magnitudes (…, sources)``.
+
+        With two channels, ``mid_side_magnitude``, too.
+        """
         generators = [draw_generator(self.seed, _draw(item)) for item in items]
         drawn = np.stack([self.mixer.draw(generator) for generator in generators])
         signals = np.concatenate([drawn.sum(axis=1, keepdims=True), drawn[:, : len(self.estimated)]], axis=1)
         window = self.stft.window(torch.from_numpy(signals))
         spectra = torch.stft(
-            torch.from_numpy(signals).flatten(0, 1),
+            torch.from_numpy(signals).flatten(0, 2),
             self.stft.window_length,
             self.stft.hop_length,
             window=window,
             center=False,  # an excerpt has neighbours where a song has an edge
             return_complex=True,
-        ).unflatten(0, signals.shape[:2])  # (batch, mixture and sources, bins, frames)
-        mixture, sources = spectra[:, :1], spectra[:, 1:]
+        ).unflatten(0, signals.shape[:3])  # (batch, mixture and sources, channels, bins, frames)
+        mixture, sources = spectra[:, 0], spectra[:, 1:]
         magnitude = mixture.abs()
         peak = magnitude.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
         headroom = np.array([generator.uniform(0, HEADROOM) for generator in generators], np.float32)
         peak *= torch.from_numpy(10 ** (headroom / 20))[:, None, None, None]
         if not self.stft.normalized:
-            peak = window.sum()
-        magnitudes = phase_sensitive_magnitude(sources, mixture) if self.phase_sensitive else sources.abs()
-        return {
+            peak = torch.full_like(peak, float(window.sum()))
+        mixed = mixture[:, None]
+        wanted = phase_sensitive_magnitude(sources, mixed) if self.phase_sensitive else sources.abs()
+        batch = {
             "mix_magnitude": (magnitude / peak).permute(0, 3, 2, 1),
-            "source_magnitudes": (magnitudes / peak).permute(0, 3, 2, 1)[..., None, :],
+            "source_magnitudes": (wanted / peak[:, None]).permute(0, 4, 3, 2, 1),
         }
+        if self.mixer.channels == 2:
+            mid_side = stereo_magnitudes(mixture)[:, 2:]
+            batch["mid_side_magnitude"] = (mid_side / peak).permute(0, 3, 2, 1)
+        return batch
 
 
 class OnTheFly(nussl.datasets.OnTheFly):  # type: ignore[name-defined]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from svs_unet_plugin import unet
@@ -19,22 +20,40 @@ nussl = compat.import_nussl()
 class UNet(unet.UNet):
     """`svs_unet_plugin.UNet` with the axes that nussl has, to be named in a model's configuration.
 
-    A network of one input channel takes each channel of the mixture alone, whatever their number.
+    A network of two channels sees both channels of stereo together, and a single one alone.
     """
 
-    def forward(self, mix_magnitude: Tensor) -> Tensor:
+    def forward(self, mix_magnitude: Tensor, mid_side_magnitude: Tensor | None = None) -> Tensor:
         """Masks for a magnitude spectrogram.
 
         Args:
             mix_magnitude: ``(batch, frames, bins, channels)``, the song's largest value scaled to 1.
+            mid_side_magnitude: ``(batch, frames, bins, 2)`` on the same scale, see `MidSide`; for a network
+                of two channels.
 
         Returns:
             ``(batch, frames, bins, channels, sources)``, each in [0, 1].
+
+        Raises:
+            ValueError: if a network of two channels gets more.
         """
         batch, frames, bins, channels = mix_magnitude.shape
-        magnitude = mix_magnitude.permute(0, 3, 2, 1).reshape(-1, self.in_channels, bins, frames)
-        masks = super().forward(magnitude).reshape(batch, -1, len(self.sources), bins, frames)
-        return masks.permute(0, 4, 3, 1, 2).expand(-1, -1, -1, channels, -1)
+        magnitude = mix_magnitude.permute(0, 3, 2, 1)
+        if self.in_channels == 1:
+            magnitude = magnitude.reshape(-1, 1, bins, frames)
+        else:
+            if channels > 2 or mid_side_magnitude is None:
+                raise ValueError(
+                    f"the network takes one or two channels and their mid and side, got {channels} channels"
+                )
+            mid_side = mid_side_magnitude.permute(0, 3, 2, 1)
+            magnitude = torch.cat([magnitude.expand(-1, 2, -1, -1), mid_side], dim=1)
+        masks = super().forward(magnitude)
+        if self.in_channels == 1:
+            masks = masks.reshape(batch, channels, -1, bins, frames).transpose(1, 2)
+        else:
+            masks = masks.reshape(batch, -1, 2, bins, frames)[:, :, :channels]
+        return masks.permute(0, 4, 3, 2, 1)
 
 
 def build_unet_mask_inference(
@@ -52,8 +71,9 @@ def build_unet_mask_inference(
         in_channels, channels, bottleneck, max_channels, residual_blocks: see `svs_unet_plugin.UNet`.
 
     Returns:
-        A model of it takes ``mix_magnitude (batch, frames, bins, channels)`` and returns ``mask`` and
-        ``estimates``, which is mask × mixture, both ``(batch, frames, bins, channels, sources)``.
+        A model of it takes ``mix_magnitude (batch, frames, bins, channels)``, and with two input channels
+        ``mid_side_magnitude (batch, frames, bins, 2)``, and returns ``mask`` and ``estimates``, which is
+        mask × mixture, both ``(batch, frames, bins, channels, sources)``.
 
     Example:
         >>> import torch
@@ -69,14 +89,15 @@ def build_unet_mask_inference(
         "max_channels": max_channels,
         "residual_blocks": residual_blocks,
     }
+    inputs = ["mix_magnitude", "mid_side_magnitude"][:in_channels]
     return {
         "name": "UNetMaskInference",
         "modules": {
-            "mix_magnitude": {},
+            **{name: {} for name in inputs},
             "mask": {"class": "UNet", "args": arguments},
             "estimates": {"class": "Mask"},
         },
-        "connections": [["mask", ["mix_magnitude"]], ["estimates", ["mask", "mix_magnitude"]]],
+        "connections": [["mask", inputs], ["estimates", ["mask", "mix_magnitude"]]],
         "output": ["estimates", "mask"],
     }
 
@@ -96,7 +117,7 @@ def described(network: unet.UNet, stft: STFT) -> dict[str, Any]:
         "sample_rate": stft.sample_rate,
         "num_channels": network.in_channels,
         "stft_params": stft_params(stft),
-        "train_dataset": {"transforms": inference_transform(stft)},
+        "train_dataset": {"transforms": inference_transform(stft, network.in_channels)},
     }
 
 
@@ -111,8 +132,8 @@ def save(
 ) -> str:
     """Save a ``nussl.ml.SeparationModel`` with all that it takes to use it, whole or not at all.
 
-    What is written opens again in ``nussl.separation.deep.DeepMaskEstimation`` and, if the network takes one
-    channel at a time, in `UNetSeparation` and `svs_unet_plugin.Separator`, in any process.
+    What is written opens again in ``nussl.separation.deep.DeepMaskEstimation``, `UNetSeparation` and
+    `svs_unet_plugin.Separator`, in any process.
 
     Args:
         model: with a `UNet` in it; with ``train_data`` any.

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from svs_unet_plugin.nussl import compat
 from svs_unet_plugin.stft import STFT
 
@@ -14,6 +16,9 @@ tfm = nussl.datasets.transforms
 
 Data = dict[str, Any]
 """An item of a nussl dataset on its way: ``mix``, ``sources``, and what transforms add."""
+
+TIME_FREQUENCY = [*tfm.time_frequency_keys, "mid_side_magnitude"]
+"""What an item has of spectrograms."""
 
 
 class SelectSources:
@@ -83,7 +88,7 @@ class NormalizeMagnitude:
     def __call__(self, data: Data) -> Data:
         peak = data["mix_magnitude"].max()
         if peak > 0:
-            for key in ("mix_magnitude", "source_magnitudes"):
+            for key in ("mix_magnitude", "mid_side_magnitude", "source_magnitudes"):
                 if key in data:
                     data[key] = data[key] / peak
         return data
@@ -92,7 +97,28 @@ class NormalizeMagnitude:
         return "NormalizeMagnitude()"
 
 
-compat.allow(SelectSources, ToSampleRate, NormalizeMagnitude)
+class MidSide:
+    """Adds ``mid_side_magnitude (bins, frames, 2)``, what a network of two channels sees beside them.
+
+    Mid and side are half of the sum and of the difference of left and right; one channel is both.
+
+    Raises:
+        TransformException: when called on a mixture of more than two channels.
+    """
+
+    def __call__(self, data: Data) -> Data:
+        spectrum = data["mix"].stft_data
+        if spectrum.shape[-1] > 2:
+            raise tfm.TransformException(f"the mixture has {spectrum.shape[-1]} channels, 2 are the most")
+        left, right = spectrum[..., 0], spectrum[..., -1]
+        data["mid_side_magnitude"] = np.abs(np.stack([left + right, left - right], axis=-1)) / 2
+        return data
+
+    def __repr__(self) -> str:
+        return "MidSide()"
+
+
+compat.allow(SelectSources, ToSampleRate, NormalizeMagnitude, MidSide)
 
 
 def stft_params(stft: STFT | None = None) -> Any:
@@ -107,6 +133,7 @@ def training_transform(
     cache: str | os.PathLike[str] | None = None,
     stft: STFT | None = None,
     phase_sensitive: bool = False,
+    in_channels: int = 1,
 ) -> Any:
     """The ``Compose`` for a training or validation dataset, whose ``stft_params`` are `stft_params`.
 
@@ -117,27 +144,29 @@ def training_transform(
         stft: for its sample rate and scale.
         phase_sensitive: whether the sources' magnitudes are `phase_sensitive_magnitude` instead of the
             plain ones of the paper.
+        in_channels: of the network.
     """
-    steps = [SelectSources(sources), *_steps(stft)]
+    steps = [SelectSources(sources), *_steps(stft, in_channels)]
     if phase_sensitive:
         steps[2] = tfm.PhaseSensitiveSpectrumApproximation()
     if cache is not None:
         steps.append(tfm.Cache(os.fspath(cache)))
     if excerpt_frames is not None:
-        steps.append(tfm.GetExcerpt(excerpt_frames))
+        steps.append(tfm.GetExcerpt(excerpt_frames, tf_keys=TIME_FREQUENCY))
     return tfm.Compose(steps)
 
 
-def inference_transform(stft: STFT | None = None) -> Any:
+def inference_transform(stft: STFT | None = None, in_channels: int = 1) -> Any:
     """The ``Compose`` that a saved model needs to be used on a mixture."""
-    return tfm.Compose(_steps(stft))
+    return tfm.Compose(_steps(stft, in_channels))
 
 
-def _steps(stft: STFT | None) -> list[Any]:
+def _steps(stft: STFT | None, in_channels: int) -> list[Any]:
     stft = stft or STFT()
     return [
         ToSampleRate(stft.sample_rate),
         tfm.MagnitudeSpectrumApproximation(),
+        *([MidSide()] if in_channels == 2 else []),
         *([NormalizeMagnitude()] if stft.normalized else []),
-        tfm.ToSeparationModel(),
+        tfm.ToSeparationModel(TIME_FREQUENCY),
     ]

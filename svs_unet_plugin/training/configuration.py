@@ -17,11 +17,12 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
+from svs_unet_plugin import checkpoint
 from svs_unet_plugin.files import differences, fingerprint, one_line, read_settings, write_text
 from svs_unet_plugin.mixing.excerpts import ExcerptSettings
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.training.settings import TrainSettings
-from svs_unet_plugin.unet import UNet
+from svs_unet_plugin.unet import UNet, as_stereo
 
 CONFIGURATION_FILE = "conf.yml"
 """What an experiment was configured with, in its folder; ``--conf`` reads it again."""
@@ -32,7 +33,7 @@ DATA_FILE = "data.yml"
 LARGEST_FILE = 200_000
 """Bytes of a YAML file: what is nested in a larger one would take long to read."""
 
-NETWORK = ("channels", "bottleneck", "max_channels", "residual_blocks")
+NETWORK = ("in_channels", "channels", "bottleneck", "max_channels", "residual_blocks")
 """The arguments of `UNet` that a configuration has."""
 
 
@@ -44,6 +45,7 @@ class Configuration:
         sources: what the network estimates, "vocals" among them.
         window_length, hop_length: of the STFT, in samples.
         network: further arguments of `UNet`.
+        weights: what the training begins with, see `checkpoint.read`; None for random numbers.
         excerpts: how mixtures are drawn.
         training: how the network is trained.
         values: all of it and the recipe's own keys, as plain data.
@@ -53,6 +55,7 @@ class Configuration:
     window_length: int
     hop_length: int
     network: dict[str, Any]
+    weights: str | None
     excerpts: ExcerptSettings
     training: TrainSettings
     values: dict[str, Any]
@@ -69,6 +72,7 @@ class Configuration:
             window_length=values["window_length"],
             hop_length=values["hop_length"],
             network={name: values[name] for name in NETWORK},
+            weights=values["weights"],
             excerpts=ExcerptSettings.pick(values),
             training=TrainSettings.pick(values),
             values=values,
@@ -78,10 +82,41 @@ class Configuration:
         """The transform of the network, for songs at this rate in Hz."""
         return STFT(sample_rate, self.window_length, self.hop_length)
 
+    def make_network(self) -> UNet:
+        """The network before it is trained, in training mode.
+
+        Raises:
+            FileNotFoundError: if there are no such weights.
+            ValueError: if they are of another network or another transform; those of a single channel may
+                become a network of two.
+        """
+        if self.weights is None:
+            return UNet(sources=self.sources, **self.network)
+        loaded = checkpoint.read(self.weights)
+        network = loaded.network.train()
+        if (network.in_channels, self.network["in_channels"]) == (1, 2):
+            network = as_stereo(network)
+        found = {
+            **network.arguments(),
+            "window_length": loaded.stft.window_length,
+            "hop_length": loaded.stft.hop_length,
+        }
+        asked = {
+            "sources": list(self.sources),
+            **self.network,
+            "window_length": self.window_length,
+            "hop_length": self.hop_length,
+        }
+        if other := differences(found, asked, ()):
+            raise ValueError(f"weights {self.weights} have other settings: {'; '.join(other)}")
+        return network
+
     @property
     def name(self) -> str:
         """Such as ``"Residual U-Net + BLSTM, 4 stems"``."""
         name = "Residual U-Net" if self.network["residual_blocks"] else "U-Net"
+        if self.network["in_channels"] == 2:
+            name = f"Stereo {name}"
         if self.network["bottleneck"]:
             name += f" + {self.network['bottleneck'].upper()}"
         return name + (f", {len(self.sources)} stems" if len(self.sources) > 1 else "")
@@ -120,8 +155,14 @@ class RecipeParser(ArgumentParser):
         self.add_argument(
             "--sources", type=str, default="vocals", help="what is estimated, with commas between the names"
         )
+        self.add_argument(
+            "--weights",
+            type=str | None,
+            default=None,
+            help="what the training begins with: a checkpoint, or the name of bundled weights",
+        )
         self.add_class_arguments(STFT, skip={"sample_rate"})
-        self.add_class_arguments(UNet, skip={"in_channels", "sources"})
+        self.add_class_arguments(UNet, skip={"sources"})
         self.add_class_arguments(ExcerptSettings)
         self.add_class_arguments(TrainSettings)
 

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 FLOOR = 1e-3
 """Error that counts as none, as a share of the mixture's energy: -30 dB, which no mask reaches."""
 
+SILENCE = 1e-12
+"""Energy that is as good as none: of less, the loss is that of this much, so that gradients stay finite."""
+
 
 def phase_sensitive_magnitude(sources: Tensor, mixture: Tensor) -> Tensor:
     """What a mask in [0, 1] should make of the mixture's magnitude, so that the audio's error is least.
@@ -49,5 +52,5 @@ class SpectralSNRLoss(nn.Module):
             mixture: the same without the last.
         """
         error = (estimates - references).square().flatten(1, -2).sum(dim=1)
-        energy = mixture.square().flatten(1).sum(dim=1)[:, None].clamp_min(torch.finfo(mixture.dtype).tiny)
+        energy = mixture.square().flatten(1).sum(dim=1)[:, None].clamp_min(SILENCE)
         return 10 * torch.log10(error / energy + FLOOR).mean()

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import svs_unet_plugin.nussl as svs
+from svs_unet_plugin import audio
 from svs_unet_plugin.corpora.mir1k import stretch
+from svs_unet_plugin.corpora.musdb import find_tracks
+from svs_unet_plugin.corpora.prepare import open_prepared
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 from svs_unet_plugin.files import lock
+from svs_unet_plugin.mixing.excerpts import Collection
 from svs_unet_plugin.nussl import nussl
+from svs_unet_plugin.nussl.datasets import whole_songs
 from svs_unet_plugin.training import configuration
 
 VALIDATION_SONGS = ("abjones_5", "amy_9")
@@ -20,26 +28,37 @@ VALIDATION_SONGS = ("abjones_5", "amy_9")
 
 @dataclass(frozen=True)
 class ClipSettings:
-    """Which clips are trained on.
+    """What is trained on.
 
     Args:
         remix: whether new mixtures are drawn from the clips, rather than excerpts of them as they are.
         every_clip: whether the test singers' clips are trained on, too: for weights to be used, not scored.
         stretched: versions of each clip at other pitches and tempos, ≥ 0.
         synthetic_songs: how many, ≥ 0.
+        songs: a folder of songs with stems that `svs-unet data prepare` wrote; all but the test songs are
+            used.
+        voices: a folder of audio files, each a voice alone.
+        synthetic_share, songs_share, voices_share: how often each of these kinds is drawn for each time that
+            the clips are, > 0.
     """
 
     remix: bool = True
     every_clip: bool = False
     stretched: int = 0
     synthetic_songs: int = 0
+    songs: str | None = None
+    voices: str | None = None
+    synthetic_share: float = 1.0
+    songs_share: float = 1.0
+    voices_share: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("stretched", "synthetic_songs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        if not self.remix and (self.every_clip or self.stretched or self.synthetic_songs):
-            raise ValueError("every_clip, stretched and synthetic_songs need remix: true")
+        others = self.every_clip or self.stretched or self.synthetic_songs or self.songs or self.voices
+        if not self.remix and others:
+            raise ValueError("every_clip, stretched, synthetic_songs, songs and voices need remix: true")
 
 
 def main() -> None:
@@ -53,9 +72,7 @@ def main() -> None:
     options = parser.parse_args()
     conf, experiment = parser.configuration(options), Path(options.exp_dir)
     configuration.keep(conf, experiment, options.data_dir)
-    clip_settings = ClipSettings(
-        options.remix, options.every_clip, options.stretched, options.synthetic_songs
-    )
+    clip_settings = ClipSettings(**{field.name: options[field.name] for field in fields(ClipSettings)})
     stft = conf.stft()
     params = svs.stft_params(stft)
 
@@ -72,9 +89,11 @@ def main() -> None:
             cache=experiment / "cache" / part,
             stft=stft,
             phase_sensitive=conf.training.phase_sensitive,
+            in_channels=conf.network["in_channels"],
         )
 
-    def songs() -> Any:
+    def collections() -> Iterator[Collection]:
+        """What there is of clips, synthetic songs, songs and voices."""
         if clip_settings.every_clip:
             found = [clips("train", None), clips("test", None)]
         else:
@@ -83,22 +102,29 @@ def main() -> None:
             mixes = [Path(data.folder) / "mix" / item for data in found for item in data.items]
             stretch(mixes, experiment / "stretched", clip_settings.stretched)
             found.append(nussl.datasets.MixSourceFolder(str(experiment / "stretched")))
+        yield Collection(chain(*found))
         if clip_settings.synthetic_songs:
             corpus = experiment / "synthetic"
             make_corpus(
                 corpus, clip_settings.synthetic_songs, seconds=30, seed=1, sample_rate=stft.sample_rate
             )
-            found.append(nussl.datasets.MUSDB18(str(corpus), is_wav=True))
-        return chain(*found)
+            yield Collection(whole_songs(find_tracks(corpus)), clip_settings.synthetic_share)
+        if clip_settings.songs:
+            prepared = open_prepared(clip_settings.songs)
+            yield Collection(whole_songs([*prepared.train, *prepared.valid]), clip_settings.songs_share)
+        if clip_settings.voices:
+            alone = [{"vocals": read_at(path, stft.sample_rate)} for path in files_in(clip_settings.voices)]
+            yield Collection(alone, clip_settings.voices_share)
 
     with lock(experiment / "cache"):  # which is emptied as soon as it is opened, whoever reads it
         if clip_settings.remix:
             train_data = svs.Remix(
-                songs(),
+                collections(),
                 stft,
                 settings=conf.excerpts,
                 phase_sensitive=conf.training.phase_sensitive,
                 seed=conf.training.seed,
+                in_channels=conf.network["in_channels"],
             )
         else:
             steps = transform("train", conf.excerpts.excerpt_frames)
@@ -106,8 +132,26 @@ def main() -> None:
         val_data = clips("train", True, stft_params=params, transform=transform("valid", None))
 
         nussl.utils.seed(conf.training.seed)
-        model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(conf.sources, **conf.network))
+        model = svs.from_network(conf.make_network())
         print(svs.train(model, train_data, val_data, experiment, conf.training, workers=options.workers))
+
+
+def files_in(folder: str) -> list[Path]:
+    """The audio files of a folder, by name.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    found = sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in audio.EXTENSIONS)
+    if not found:
+        raise ValueError(f"{folder} holds no audio files")
+    return found
+
+
+def read_at(path: Path, sample_rate: int) -> np.ndarray:
+    """The audio of a file, ``(channels, samples)``, at a sample rate in Hz."""
+    samples, rate = audio.read(path)
+    return audio.resample(samples, rate, sample_rate)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from svs_unet_plugin.asteroid.datasets import Excerpts, Item, whole_songs
 from svs_unet_plugin.asteroid.separation import separate_song
 from svs_unet_plugin.asteroid.training import MaskSystem, load_best, one_channel_each, train
 from svs_unet_plugin.checkpoint import write
+from svs_unet_plugin.corpora.musdb import STEMS
 from svs_unet_plugin.corpora.prepare import Prepared, open_prepared
 from svs_unet_plugin.evaluation.costs import HOW_COSTS_ARE_MEASURED
 from svs_unet_plugin.evaluation.oracles import MIXTURE, IdealRatioMask
@@ -31,7 +32,7 @@ from svs_unet_plugin.evaluation.report import Fact, write_report
 from svs_unet_plugin.evaluation.runner import Entry, Separate, Song, Weights, run, tracks_to_score
 from svs_unet_plugin.evaluation.store import System
 from svs_unet_plugin.files import digest, write_json
-from svs_unet_plugin.mixing.excerpts import ExcerptSettings
+from svs_unet_plugin.mixing.excerpts import ExcerptSettings, mapped_songs
 from svs_unet_plugin.training import configuration
 from svs_unet_plugin.training.history import read_losses
 from svs_unet_plugin.training.settings import TrainSettings
@@ -194,7 +195,8 @@ def fit(candidate: Candidate, prepared: Prepared, out: Path, minutes: float) -> 
     stft = STFT(prepared.settings.sample_rate)
     frames = round(candidate.seconds * stft.sample_rate / stft.hop_length)
     items = 16 * len(prepared.train) // candidate.batch_size * candidate.batch_size
-    excerpts = Excerpts(prepared, stft, settings=ExcerptSettings(frames), items=items, seed=SEED)
+    drawn_from = mapped_songs(prepared.train, STEMS)
+    excerpts = Excerpts(drawn_from, stft, settings=ExcerptSettings(frames), items=items, seed=SEED)
     songs = Subset(whole_songs(prepared), range(min(VALIDATION_SONGS, len(prepared.valid))))
     settings = TrainSettings(
         epochs=1_000_000,

@@ -11,8 +11,10 @@ from svs_unet_plugin.asteroid import SVSUNet
 from svs_unet_plugin.asteroid.datasets import Excerpts, whole_songs
 from svs_unet_plugin.asteroid.training import MaskSystem, load_best, train
 from svs_unet_plugin.checkpoint import write
+from svs_unet_plugin.corpora.musdb import STEMS
 from svs_unet_plugin.corpora.prepare import open_prepared
 from svs_unet_plugin.files import write_json
+from svs_unet_plugin.mixing.excerpts import mapped_songs
 from svs_unet_plugin.training import configuration
 
 LIGHTNING = {"accelerator": str, "devices": int | str, "num_nodes": int, "strategy": str, "precision": str}
@@ -34,7 +36,15 @@ def main() -> None:
     prepared = open_prepared(options.data_dir)
     stft = conf.stft(prepared.settings.sample_rate)
     items = conf.training.epoch_steps * conf.training.batch_size
-    excerpts = Excerpts(prepared, stft, conf.sources, conf.excerpts, items, conf.training.seed)
+    excerpts = Excerpts(
+        mapped_songs(prepared.train, STEMS),
+        stft,
+        conf.sources,
+        settings=conf.excerpts,
+        items=items,
+        seed=conf.training.seed,
+        in_channels=conf.network["in_channels"],
+    )
     torch.manual_seed(conf.training.seed)
     model = SVSUNet(
         conf.sources,

@@ -105,7 +105,14 @@ def train(
 def transform(conf: Configuration, prepared: Prepared, excerpt_frames: int | None, cache: Path | None) -> Any:
     """What stands between songs and the network."""
     stft = conf.stft(prepared.settings.sample_rate)
-    return svs.training_transform(conf.sources, excerpt_frames, cache, stft, conf.training.phase_sensitive)
+    return svs.training_transform(
+        conf.sources,
+        excerpt_frames,
+        cache,
+        stft,
+        conf.training.phase_sensitive,
+        conf.network["in_channels"],
+    )
 
 
 def training_data(conf: Configuration, prepared: Prepared, out: Path, mixtures: str | Path) -> Any:
@@ -128,6 +135,7 @@ def training_data(conf: Configuration, prepared: Prepared, out: Path, mixtures: 
             settings=conf.excerpts,
             phase_sensitive=conf.training.phase_sensitive,
             seed=conf.training.seed,
+            in_channels=conf.network["in_channels"],
         )
     params = svs.stft_params(stft)
     if mixing == "on_the_fly":
