@@ -534,4 +534,4 @@ def test_stopped_in_the_middle(checkpoint_path: Path, tmp_path: Path, how: int, 
     os.kill(process.pid, how)
     said = process.communicate()[1]
     assert process.returncode == code and "Traceback" not in said
-    assert not out.exists()
+    assert not out.exists(), sorted(out.rglob("*"))

@@ -458,6 +458,9 @@ def test_songs_go_when_there_are_too_many_or_nobody_uses_them(
     with pytest.raises(Refused, match="no longer kept"):
         client.songs.get(first)
     client.songs.get(second), client.songs.get(third)
+    with pytest.raises(Cancelled), client.songs.working_on(client.songs.get(third)):
+        client.songs.stop(third)
+        raise FileNotFoundError("of a song that is gone")  # which follows from that
 
     client = make_client(idle_minutes=0.01)
     client.give(tone)

@@ -93,8 +93,9 @@ from svs_unet_plugin import checkpoint
 for line in sys.stdin:
     loaded = checkpoint.read(line.rstrip())
     torch.manual_seed(1)
-    torch.save((loaded.network(torch.rand(1, loaded.network.inputs, 513, 70)), str(loaded.stft)),
-    line.rstrip() + ".out") print("read", flush=True)
+    mask = loaded.network(torch.rand(1, loaded.network.inputs, 513, 70))
+    torch.save((mask, str(loaded.stft)), line.rstrip() + ".out")
+    print("read", flush=True)
 """
 
 

@@ -305,7 +305,6 @@ def test_a_separator_pickles(separator: Separator, song: np.ndarray) -> None:
 
 def test_bad_arguments(network: UNet, checkpoint_path: Path) -> None:
     for arguments, message in [
-        ({"weights": UNet(2, channels=2)}, "one channel at a time, this takes 2"),
         ({"weights": UNet(sources=["drums"], channels=2)}, "must estimate 'vocals'"),
         ({"weights": network, "mask_threshold": 1.0}, "between 0 and 1, got 1.0"),
         ({"weights": network, "views": 9}, "from 1 to 8, got 9"),

@@ -243,6 +243,10 @@ class Songs:
             song.cancel = cancel = threading.Event()
         try:
             yield cancel
+        except Exception as error:
+            if cancel.is_set():  # whatever it says follows from that: the song's folder may be gone
+                raise Cancelled("the separation was cancelled") from error
+            raise
         finally:
             song.used = time.monotonic()
             song.cancel = None

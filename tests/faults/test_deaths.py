@@ -84,7 +84,8 @@ def test_training_ends_with_a_sentence_where_a_process_that_reads_dies(kitchen: 
 
     def kill(process: int) -> bool:
         readers = children(process)
-        if len(readers) < 2:
+        # After an epoch, since torch imports modules until then, which print what interrupts them.
+        if len(readers) < 2 or not (operation.out / "losses.csv").exists():
             return False
         os.kill(readers[0], signal.SIGKILL)
         return True
