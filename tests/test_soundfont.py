@@ -2,9 +2,10 @@
 
 import json
 import shutil
-import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from subprocess import CompletedProcess as Done
 
 import numpy as np
 import pytest
@@ -173,13 +174,21 @@ def test_what_is_missing(
     monkeypatch.setitem(sys.modules, "mido", None)
     assert "a soundfont needs mido: pip install 'svs_unet_plugin[recipes]'" in refusal(capsys, out, font)
     monkeypatch.delitem(sys.modules, "mido")
-    listed = subprocess.CompletedProcess([], 0, b"000-000 Piano\n000-033 Bass\n", b"")
+    listed = Done([], 0, b"000-000 Piano\n000-033 Bass\n", b"")
     monkeypatch.setattr(soundfont, "_fluidsynth", lambda *_: listed)
     assert f"{font} has no drums (bank 128): a General MIDI soundfont is needed" in refusal(capsys, out, font)
 
 
-def test_what_fails(font: Soundfont) -> None:
+def test_what_fails(font: Soundfont, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RuntimeError, match="nothing sounds of the programs 0: "):
         font.render([Part(0)], 1.0)
     with pytest.raises(RuntimeError, match="could not do the effects nonsense: "):
         soundfont.with_effects(np.zeros((2, 100), np.float32), "nonsense")
+
+    def killed(_font: Path, _score: Path, _seconds: float, _commands: str, options: Sequence[str]) -> Done:
+        Path(options[-1]).write_bytes(bytes(10))  # of what it had to write
+        return Done([], -9, b"", b"")
+
+    monkeypatch.setattr(soundfont, "_fluidsynth", killed)
+    with pytest.raises(RuntimeError, match="to the end: FluidSynth was ended by SIGKILL"):
+        font.render([Part(0)], 1.0)

@@ -262,7 +262,7 @@ class _Band:
 
     def _play(self, way: str, family: str, part: Part, hands: _Hands, rng: np.random.Generator) -> None:
         """Fill a part in one of the ways of `PLAYERS`."""
-        rhythm = RHYTHMS[rng.integers(len(RHYTHMS))]
+        rhythms = [RHYTHMS[number] for number in rng.integers(len(RHYTHMS), size=2)]
         degrees = (0, 2, 4, 6) if rng.random() < 0.25 else (0, 2, 4)
         # A guitar's chords begin at its lowest strings.
         lowest = int(rng.integers(40, 48)) if "guitar" in family else int(rng.integers(48, 62))
@@ -291,6 +291,7 @@ class _Band:
                     else self._notes(bar, lowest, 4 + (way == "strum"), degrees)
                 )
                 left = [self._root(bar, 36)] if family == "keys" else []
+                rhythm = rhythms[bar // SECTION % 2]  # as verse and chorus have theirs
                 for number, (k, end) in enumerate(zip(rhythm, (*rhythm[1:], 16), strict=True)):
                     up = way == "strum" and bool(number % 2)
                     # Chugs on the lowest string, under the hand's edge, between the chords.

@@ -97,15 +97,16 @@ class Soundfont:
             # Half a second more, since the last block may be cut short.
             _write_midi(score, parts, seconds, seconds + 0.5)
             form = ["-r", str(RENDER_RATE), "-g", "0.5", "-T", "raw", "-O", "float", "-E", "little"]
-            said = _text(_fluidsynth(self.path, score, "", [*form, *options, "-F", str(out)]).stderr)
-            sound = (
-                np.fromfile(out, "<f4").reshape(-1, 2).T if out.is_file() else np.zeros((2, 0), np.float32)
-            )
-        sound = _fit(sound, round(seconds * RENDER_RATE))
+            done = _fluidsynth(self.path, score, seconds, "", [*form, *options, "-F", str(out)])
+            played = np.fromfile(out, "<f4") if out.is_file() else np.zeros(0, np.float32)
+        said = one_line(_text(done.stderr)) or ffmpeg.how_it_ended(done.returncode, "FluidSynth")
+        samples = round(seconds * RENDER_RATE)
+        if done.returncode or len(played) < 2 * samples:
+            raise RuntimeError(f"FluidSynth could not play {self.path} to the end: {said}")
+        sound = played[: 2 * samples].reshape(-1, 2).T
         peak = float(np.abs(sound).max())
         if not peak > 1e-4:  # the reverb is never quite silent
             programs = ", ".join(str(part.program) for part in parts)
-            said = one_line(said) or "FluidSynth gives no reason"
             raise RuntimeError(f"{self.path}: nothing sounds of the programs {programs}: {said}")
         return sound / np.float32(peak)
 
@@ -132,7 +133,7 @@ def open_soundfont(path: Path) -> Soundfont:
         score = Path(folder) / "score.mid"
         _write_midi(score, [], 0.0, 0.0)
         # Font 1 is the one that is given.
-        done = _fluidsynth(path, score, "inst 1\n", ["-F", str(Path(folder) / "out")])
+        done = _fluidsynth(path, score, 0.0, "inst 1\n", ["-F", str(Path(folder) / "out")])
     presets = [line.split(" ")[0].split("-") for line in _text(done.stdout).splitlines()]
     banks: dict[int, set[int]] = {0: set(), 128: set()}
     for preset in presets:
@@ -168,7 +169,8 @@ def with_effects(sound: np.ndarray, chain: str) -> np.ndarray:
         dry.write_bytes(sound.T.astype("<f4").tobytes())
         form = ["-f", "f32le", "-ac", "2"]
         command = ["ffmpeg", "-nostdin", "-v", "error", *form, "-ar", str(RENDER_RATE), "-i", f"file:{dry}"]
-        done = ffmpeg.run([*command, "-af", chain, *form, "-ar", str(RENDER_RATE), "pipe:1"])
+        command += ["-af", chain, *form, "-ar", str(RENDER_RATE), "pipe:1"]
+        done = ffmpeg.run(command, sound.shape[1] / RENDER_RATE)
     if done.returncode:
         said = one_line(_text(done.stderr)) or ffmpeg.how_it_ended(done.returncode)
         raise RuntimeError(f"ffmpeg could not do the effects {chain}: {said}")
@@ -193,7 +195,7 @@ def _text(said: bytes) -> str:
 
 
 def _fluidsynth(
-    soundfont: Path, score: Path, commands: str, options: Sequence[str]
+    soundfont: Path, score: Path, seconds: float, commands: str, options: Sequence[str]
 ) -> subprocess.CompletedProcess[bytes]:
     """Run FluidSynth without what a user or a system has configured."""
     configuration = score.with_name("commands.txt")
@@ -201,7 +203,7 @@ def _fluidsynth(
     command = ["fluidsynth", "-ni", "-q", "-f", str(configuration)]
     # It would play another soundfont in the place of one that it can't read.
     command += ["-osynth.default-soundfont=", "-osynth.dynamic-sample-loading=1", *options]
-    return ffmpeg.run([*command, str(soundfont), str(score)])
+    return ffmpeg.run([*command, str(soundfont), str(score)], seconds)
 
 
 def _write_midi(path: Path, parts: Sequence[Part], seconds: float, end: float) -> None:
