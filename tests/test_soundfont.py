@@ -105,6 +105,16 @@ def test_songs(font: Soundfont) -> None:
     assert np.allclose(songs[0]["vocals"], gain * alone, atol=1e-5)
 
 
+def test_what_is_out_of_phase_is_brought_to_the_middle() -> None:
+    sides = np.random.default_rng(0).normal(size=(2, 1000))
+    sides[1] = -sides[0] + 0.1 * sides[1]
+    left, right = band._narrow(sides, 0.2)
+    assert level(left - right) == pytest.approx(level(left + right) + 20.0 * np.log10(0.2))
+    assert np.allclose(left + right, sides.sum(axis=0))
+    panned = sides * [[1.0], [0.0]]
+    assert np.allclose(band._narrow(panned, 1.0), panned)
+
+
 def test_every_player_plays_in_every_way(font: Soundfont, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     plan = draw_plan(rng, 2.0)

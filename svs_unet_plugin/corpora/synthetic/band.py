@@ -116,12 +116,10 @@ class _Band:
         plays[self.everybody] = True
         return _Hands(self.plan, self.rng, np.repeat(plays * self.energy, SECTION)[: self.bars].tolist())
 
-    def sound(self, part: Part, chain: Sequence[str]) -> np.ndarray:
-        """Play a part, and send it through effects and an equaliser."""
-        played = self.soundfont.render([part], self.seconds, self.reverb)
-        return with_effects(
-            _in_phase(played, self.rng.uniform(0.4, 1.0)), ",".join([*chain, self._equalizer()])
-        )
+    def sound(self, part: Part, chain: Sequence[str], widest: float = 1.0) -> np.ndarray:
+        """Play a part, not wider than this, and send it through effects and an equaliser."""
+        played = _narrow(self.soundfont.render([part], self.seconds, self.reverb), widest)
+        return with_effects(played, ",".join([*chain, self._equalizer()]))
 
     def _equalizer(self) -> str:
         return f"bass=g={self.rng.uniform(-3, 3):.1f},treble=g={self.rng.uniform(-4, 4):.1f}"
@@ -199,7 +197,7 @@ class _Band:
         chain = [_compressor(rng)]
         if rng.random() < 0.3:
             chain.append(f"volume={rng.uniform(3, 14):.1f}dB,asoftclip=type=atan:oversample=4,lowpass=f=4000")
-        return self.sound(Part(program, tones=hands.tones), chain)
+        return self.sound(Part(program, tones=hands.tones), chain, widest=0.2)
 
     def _root(self, bar: int, lowest: int) -> int:
         """A bar's root in the octave from ``lowest`` on."""
@@ -235,7 +233,7 @@ class _Band:
                 self._equalizer(),
             ]
             sound = with_effects(np.stack((sides[0], sides[-1])), ",".join(chain))
-            return _narrow(sound, rng.uniform(0.0, 0.5)) if twice else _pan(sound, rng.uniform(-0.7, 0.7))
+            return _spill(sound, rng.uniform(0.0, 0.5)) if twice else _pan(sound, rng.uniform(-0.7, 0.7))
         part = Part(program, pan=int(rng.integers(14, 114)), reverb=int(rng.integers(10, 110)))
         self._play(way, family, part, self.hands(rests), rng)
         chain = []
@@ -359,14 +357,14 @@ def _pan(sound: np.ndarray, pan: float) -> np.ndarray:
     return sound * np.array(((np.cos(angle),), (np.sin(angle),)), np.float32)
 
 
-def _in_phase(sound: np.ndarray, width: float) -> np.ndarray:
-    """Narrow a sound that is louder on the sides than in the middle, as some instruments are, to a share."""
+def _narrow(sound: np.ndarray, widest: float) -> np.ndarray:
+    """Let the sides be at most this share of the middle, by RMS: some instruments are out of phase."""
     middle, side = (sound[0] + sound[1]) / 2, (sound[0] - sound[1]) / 2
-    loudness, wide = (float(np.sqrt(np.mean(part**2, dtype=np.float64))) for part in (middle, side))
-    side = side * np.float32(width * loudness / wide) if wide > loudness else side
+    loud, wide = (float(np.sqrt(np.mean(part**2, dtype=np.float64))) for part in (middle, side))
+    side = side * np.float32(widest * loud / wide) if wide > widest * loud else side
     return np.stack((middle + side, middle - side))
 
 
-def _narrow(sound: np.ndarray, share: float) -> np.ndarray:
+def _spill(sound: np.ndarray, share: float) -> np.ndarray:
     """Let a share of each side be heard on the other."""
     return sound + np.float32(share) * sound[::-1]
