@@ -156,9 +156,12 @@ class _Band:
                     hands.at(bar, k, 1, shaken, 0.8 if k % 4 else 0.6)
                 if off_beat and k % 4 == 2:
                     hands.at(bar, k, 2, OPEN, cymbals)
+                elif rides[bar // SECTION]:
+                    if k % max(every, 2) == 0:  # it rings: sixteenths would be one noise
+                        hands.at(bar, k, 1, RIDE, cymbals * (0.8 if k % 4 == 0 else rng.uniform(0.4, 0.6)))
                 elif k % every == 0:
-                    metal = RIDE if rides[bar // SECTION] else OPEN if rng.random() < 0.05 else CLOSED
-                    hands.at(bar, k, 1, metal, cymbals * (1.0 if k % 4 == 0 else rng.uniform(0.5, 0.8)))
+                    hat = OPEN if rng.random() < 0.05 else CLOSED
+                    hands.at(bar, k, 1, hat, cymbals * (1.0 if k % 4 == 0 else rng.uniform(0.5, 0.8)))
             self._fill(hands, bar, fill)
         kit = self.one_of(KITS, self.soundfont.kits)
         part = Part(kit, drums=True, reverb=int(rng.integers(0, 50)), tones=hands.tones)
