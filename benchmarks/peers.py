@@ -107,11 +107,9 @@ def ht_demucs(device: torch.device, shifts: int = 0) -> Callable[[Tensor], Tenso
 
 def x_umx(device: torch.device) -> Separate:
     """asteroid's X-UMX in the configuration of its recipe: four stems, by the mixture's phase."""
-    from asteroid.models import XUMX
+    from svs_unet_plugin.asteroid import asteroid  # which runs X-UMX on today's torch
 
-    import svs_unet_plugin.asteroid  # noqa: F401, lets X-UMX run on today's torch
-
-    model = XUMX(
+    model = asteroid.models.XUMX(
         sources=["bass", "drums", "other", "vocals"],
         max_bin=int(16_000 / (RATE / 4096)) + 1,
         return_time_signals=True,
@@ -136,7 +134,6 @@ OTHERS: Mapping[str, Callable[[torch.device], Separate]] = {
 }
 SYSTEMS = {**OURS, **HOSTS, **OTHERS}
 """Load what separates on a device, by name.
-
 They raise ``ImportError`` where a package is missing."""
 
 

@@ -15,7 +15,6 @@ from timing import Seconds, Setting, digits, spread, table
 from torch import nn
 from torch.utils.data import DataLoader
 
-import svs_unet_plugin.asteroid  # noqa: F401, asteroid's repairs
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin.asteroid import SVSUNet
 from svs_unet_plugin.asteroid import datasets as for_asteroid
