@@ -21,7 +21,10 @@ FRAMES = 1024
 
 BATCHES = (1, 2, 4, 8)
 PRODUCT = 2048
-"""Rows and columns of the matrices whose product is the machine's limit."""
+"""Rows and columns of the matrices that are multiplied for the machine's limit."""
+
+FAVOURABLE = 256, 64
+"""Channels, and rows and columns, of the convolution for the machine's limit."""
 
 
 def changes(setting: Setting) -> str:
@@ -65,7 +68,7 @@ def _changed(setting: Setting) -> dict[str, Separate]:
         f"{FRAMES // 4} frames at a time": made(chunk_frames=FRAMES // 4),
         f"{FRAMES * 4} frames at a time": made(chunk_frames=FRAMES * 4),
     }
-    if setting.device.type == "cpu":
+    if setting.device.type == "cpu" and setting.by_the_wall:
         for threads in sorted({1, os.cpu_count() or 1} - {setting.threads}):
             found[f"{threads} thread(s)"] = _by_threads(made(), threads, setting.threads)
     return found
@@ -97,9 +100,19 @@ def batches(setting: Setting) -> str:
 
 
 def limit(setting: Setting) -> str:
-    """Multiply-adds a second: of a matrix product, of the convolutions alone, of networks, of separations."""
+    """Multiply-adds a second: of what suits the machine best, of convolutions, of networks, of separations."""
     matrices = torch.rand(2, PRODUCT, PRODUCT, device=setting.device)
-    works: dict[str, Work] = {"a product of two matrices": _inference(lambda: matrices[0] @ matrices[1])}
+    channels, size = FAVOURABLE
+    image = torch.rand(1, channels, size, size, device=setting.device)
+    image = image.to(memory_format=torch.channels_last)
+    # With 5×5 taps nothing is saved by Winograd's method, as it may be with 3×3.
+    convolution = nn.Conv2d(channels, channels, 5, padding=2, bias=False).to(setting.device)
+    convolution = convolution.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    works: dict[str, Work] = {
+        "a product of two matrices": _inference(lambda: matrices[0] @ matrices[1]),
+        "a large convolution": _inference(partial(convolution, image)),
+    }
+    favourable = len(works)
     audio = noise(setting.seconds)
     for name, separator in {
         "the paper's U-Net": Separator(random_unet(), setting.device, stft=STFT()),
@@ -114,7 +127,7 @@ def limit(setting: Setting) -> str:
         counted = {name: _multiply_adds(work) for name, work in works.items()}
         taken = setting.turns(works)
     rates = {name: counted[name] / median(seconds) for name, seconds in taken.items()}
-    most = next(iter(rates.values()))
+    most = max([*rates.values()][:favourable])
     rows = [
         [
             name,
@@ -126,7 +139,8 @@ def limit(setting: Setting) -> str:
         for name, rate in rates.items()
     ]
     what = (
-        f"Matrices of {PRODUCT} × {PRODUCT}; networks of {FRAMES} frames; separations of "
+        f"Matrices of {PRODUCT} × {PRODUCT}; a convolution of {channels} channels to as many, 5 × 5 taps, "
+        f"{size} × {size} points; networks of {FRAMES} frames; separations of "
         f"{digits(setting.seconds)} s of stereo at 44.1 kHz; {setting.rounds} turns each."
     )
     columns = ["what", "10⁹ multiply-adds", "seconds", "10⁹ a second", "of the limit"]

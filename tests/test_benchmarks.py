@@ -30,8 +30,8 @@ def rows(*sections: str) -> list[list[list[str]]]:
 
 def test_every_row_has_its_numbers() -> None:
     changes, limit = rows("changes", "limit")
-    assert len(changes) >= 11 and all(float(cell) > 0 for _, *cells in changes for cell in cells)
-    assert limit[0][-1] == "100 %" and len(limit) == 7
+    assert len(changes) >= 10 and all(float(cell) > 0 for _, *cells in changes for cell in cells)
+    assert "100 %" in (limit[0][-1], limit[1][-1]) and len(limit) == 8
     for _, multiply_adds, seconds, rate, _ in limit:
         assert float(rate) == pytest.approx(float(multiply_adds) / float(seconds), rel=0.02)  # three digits
 
