@@ -100,7 +100,7 @@ def batches(setting: Setting) -> str:
 
 
 def limit(setting: Setting) -> str:
-    """Multiply-adds a second: of what suits the machine best, of convolutions, of networks, of separations."""
+    """Multiply-adds a second: of what suits the machine best, convolutions, networks, and separations."""
     matrices = torch.rand(2, PRODUCT, PRODUCT, device=setting.device)
     channels, size = FAVOURABLE
     image = torch.rand(1, channels, size, size, device=setting.device)
