@@ -41,9 +41,10 @@ def main() -> None:
     for name, value in {"seconds": seconds, "rounds": rounds, "threads": options.threads}.items():
         if value < 1:
             parser.error(f"--{name} must be at least 1, got {value}")
-    if options.processor and options.threads > 1:
-        parser.error("--processor goes with --threads 1: a thread that waits for another takes time, too")
-    devices = [options.device] if options.device else ["cpu", *["cuda"] * torch.cuda.is_available()]
+    if options.processor and (options.threads > 1 or options.device not in (None, "cpu")):
+        parser.error("--processor goes with --threads 1 and the CPU: others are waited for")
+    gpu = torch.cuda.is_available() and not options.processor  # which does not know when a GPU works
+    devices = [options.device] if options.device else ["cpu", *["cuda"] * gpu]
     torch.set_num_threads(options.threads)
     clock = time.process_time if options.processor else time.perf_counter
     for device in devices:
