@@ -1,5 +1,6 @@
 """A recipe's configuration: one file, and ``--key value`` for what differs."""
 
+import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -159,12 +160,24 @@ def test_what_an_experiment_keeps_configures_it_again(tmp_path: Path) -> None:
     assert again == configured("--channels", "4", "--loss", "snr")
 
 
-def test_bad_input_ends_a_script_with_one_sentence() -> None:
-    def main() -> None:
-        raise ValueError("this is bad")
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (ValueError("this is bad"), "this is bad"),
+        (OSError(28, "No space left on device", "last.ckpt"), "last.ckpt: No space left on device"),
+        (ValueError("no track \x1b[2J"), "no track \\x1b[2J"),
+        (RuntimeError("no memory\nat c10::Error"), "no memory"),
+    ],
+)
+def test_bad_input_ends_a_script_with_one_sentence(error: Exception, said: str) -> None:
+    """As it ends the command, in a line that does nothing to a terminal."""
 
-    with pytest.raises(SystemExit, match=r": this is bad$"):
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
         configuration.run(main)
+    assert str(ended.value) == f"{Path(sys.argv[0]).name}: {said}"
 
 
 def test_what_only_the_script_is_to_know_is_no_part_of_the_configuration() -> None:
