@@ -1,4 +1,4 @@
-"""Put a trained checkpoint among the bundled weights, in half precision and with its checksum."""
+"""Put a trained checkpoint among the bundled weights: in half precision, for stereo, with its checksum."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin.checkpoint import PRETRAINED, read
 from svs_unet_plugin.files import digest, write_text
+from svs_unet_plugin.unet import as_stereo
 
 
 def main() -> None:
@@ -18,7 +19,8 @@ def main() -> None:
     options = parser.parse_args()
 
     trained = read(options.checkpoint)
-    svs.save(svs.from_network(trained.network).half(), options.to / f"{options.name}.pth", stft=trained.stft)
+    network = trained.network if trained.network.in_channels == 2 else as_stereo(trained.network)
+    svs.save(svs.from_network(network).half(), options.to / f"{options.name}.pth", stft=trained.stft)
     lines = (f"{digest(path)}  {path.name}\n" for path in sorted(options.to.glob("*.pth")))
     write_text(options.to / "SHA256SUMS", "".join(lines))
     print(options.to / f"{options.name}.pth")
