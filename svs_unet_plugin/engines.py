@@ -35,6 +35,10 @@ Run = Callable[[np.ndarray], np.ndarray]
 """A network that was compiled for one thread of the program at a time."""
 
 
+_MAKING = Lock()
+"""Held while a network is made: torch exports one at a time."""
+
+
 class Engine(ABC):
     """A network's ``forward`` by other means; threads share one, and it pickles.
 
@@ -81,7 +85,6 @@ class _GraphEngine(Engine):
         self._start()
 
     def _start(self) -> None:
-        self._making = Lock()
         self._graphs: dict[int, bytes] = {}  # by the number of bins that are DC, see UNet.dc_bins
         self._free: dict[int, list[Run]] = {}
 
@@ -110,7 +113,7 @@ class _GraphEngine(Engine):
 
     def _made(self, bins: int) -> Run:
         dc = self.network.dc_bins(bins)
-        with self._making:
+        with _MAKING:
             if dc not in self._graphs:
                 self._graphs[dc] = onnx_graph(self.network, bins, ("batch", "bins", "frames"))
             return self.compile(self._graphs[dc], torch.get_num_threads())
@@ -179,7 +182,7 @@ def make_engine(name: str | None, network: UNet, device: torch.device) -> Engine
         device: anything for torch, a CPU for the others.
 
     Raises:
-        ModuleNotFoundError: if a package that it needs is not installed.
+        ImportError: if a package that it needs is not installed.
         ValueError: if there is no such engine, or not for this device or this network.
     """
     if name is None:
@@ -202,11 +205,11 @@ def make_engine(name: str | None, network: UNet, device: torch.device) -> Engine
 def require(name: str) -> None:
     """
     Raises:
-        ModuleNotFoundError: if what an engine needs is not installed.
+        ImportError: if what an engine needs is not installed.
     """
     if missing := _missing(name):
-        raise ModuleNotFoundError(
-            f"{name} needs the package {missing}: pip install 'svs_unet_plugin[{EXTRAS[name]}]'", name=missing
+        raise ImportError(
+            f"{name} needs the package {missing}: pip install 'svs_unet_plugin[{EXTRAS[name]}]'"
         )
 
 

@@ -38,7 +38,7 @@ def export(network: UNet, stft: STFT, path: str | os.PathLike[str], form: str) -
         form: one of `FORMATS`. An exported program has no recurrent layer.
 
     Raises:
-        ModuleNotFoundError: if it takes a package that is not installed.
+        ImportError: if it takes a package that is not installed.
         OSError: if the file can't be written.
         ValueError: if there is no such form, or none of this network.
     """

@@ -64,7 +64,7 @@ class Separator:
 
     Raises:
         FileNotFoundError: if there are no such weights, or none named and none bundled.
-        ModuleNotFoundError: if the engine is not installed.
+        ImportError: if the engine is not installed.
         ValueError: if an argument is out of its range, or the checkpoint can't be used.
 
     Example:

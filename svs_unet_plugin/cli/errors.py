@@ -20,7 +20,7 @@ def _said(error: BaseException) -> str:
         return "the current folder was removed: go to another one"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, ModuleNotFoundError) and str(error).startswith("No module named"):
+    if isinstance(error, ModuleNotFoundError):
         return f"this needs the package {error.name}: pip install 'svs_unet_plugin[all]'"
     # Those of this package are one sentence; torch writes more lines below the first.
     whole = isinstance(error, (OSError, ValueError))
