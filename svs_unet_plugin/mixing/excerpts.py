@@ -217,42 +217,60 @@ class ExcerptMixer:
         if self.settings.filtered and generator.random() < self.settings.filtered:
             stem = random_filter(stem, self.stft.sample_rate, generator)
         if self.channels == 2 and len(stem) == 1:
-            stem = placed(stem[0], self.stft.sample_rate, generator, MIDDLE.get(name, 0.3))
+            place = generator.choice(PLACES, p=OFTEN.get(name, OTHERS))
+            stem = placed(stem[0], self.stft.sample_rate, generator, place)
         return stem
 
 
-MIDDLE = {"vocals": 0.6, "bass": 0.6, "drums": 0.5}
-"""How often these stems are in the middle of the stereo image, among those that are given in mono."""
+PLACES = ("middle", "side", "wide", "spread")
+"""Where a signal may be in the stereo image."""
+
+OFTEN = {"vocals": (0.8, 0.05, 0.15, 0.0)}
+"""How often a stem is in each of `PLACES`; of other names than these: `OTHERS`."""
+
+OTHERS = (0.2, 0.15, 0.25, 0.4)
 
 
-def placed(signal: np.ndarray, sample_rate: int, generator: np.random.Generator, middle: float) -> np.ndarray:
-    """A signal somewhere in the stereo image: in the middle, to one side of it, or wide.
+def placed(signal: np.ndarray, sample_rate: int, generator: np.random.Generator, place: str) -> np.ndarray:
+    """A signal somewhere in the stereo image.
 
-    What is wide has an echo of noise that decays within 10 to 60 ms, the opposite one on the right (M. R.
-    Schroeder: "An artificial stereophonic effect obtained from a single audio signal", 1958), up to as loud
-    as the signal itself.
+    In the middle; to one side; wide, by an echo of noise that decays within 10 to 60 ms, up to as loud as the
+    signal, and its opposite on the right (M. R. Schroeder: "An artificial stereophonic effect obtained from a
+    single audio signal", 1958); or spread, each third of an octave in another place, as instruments are.
 
     Args:
         signal: ``(samples,)``.
-        sample_rate: in Hz.
-        middle: chance in [0, 1] of the middle; the other two are equally likely.
+        sample_rate: in Hz, ≥ 200.
+        place: one of `PLACES`.
 
     Returns:
         ``(2, samples)``, float32.
     """
-    kind = generator.random()
-    if kind < middle:
-        return np.stack([signal, signal])
-    if kind < (1 + middle) / 2:
-        position = generator.uniform(-1, 1)
-        return np.stack([min(1, 1 - position) * signal, min(1, 1 + position) * signal]).astype(np.float32)
-    from scipy.signal import oaconvolve
+    from scipy.fft import irfft, next_fast_len, rfft, rfftfreq
 
+    if place == "middle":
+        return np.stack([signal, signal])
+    if place == "side":
+        return (_panned(generator.uniform(-1, 1)) * signal).astype(np.float32)
     seconds = np.arange(int(generator.uniform(0.01, 0.06) * sample_rate) + 2) / sample_rate
-    echo = generator.standard_normal(len(seconds)) * 10 ** (-3 * seconds / seconds[-1])
-    echo *= 10 ** (generator.uniform(-15, 0) / 20) / np.linalg.norm(echo)
-    side = oaconvolve(signal, echo.astype(np.float32))[: len(signal)]
-    return np.stack([signal + side, signal - side]).astype(np.float32)
+    size = next_fast_len(len(signal) + len(seconds), real=True)
+    spectrum = rfft(signal, size)
+    if place == "wide":
+        echo = generator.standard_normal(len(seconds)) * 10 ** (-3 * seconds / seconds[-1])
+        echo *= 10 ** (generator.uniform(-15, 0) / 20) / np.linalg.norm(echo)
+        side = rfft(echo.astype(np.float32), size)
+        response = np.stack([1 + side, 1 - side])
+    else:
+        octaves = np.arange(math.log2(60), math.log2(sample_rate / 2), 1 / 3)
+        frequencies = np.log2(np.maximum(rfftfreq(size, 1 / sample_rate), 60))
+        positions = generator.uniform(-1, 1, len(octaves)) * generator.uniform(0.3, 1)
+        response = _panned(np.interp(frequencies, octaves, positions))
+    return irfft(spectrum * response.astype(np.complex64), size)[:, : len(signal)]
+
+
+def _panned(position: Any) -> np.ndarray:
+    """The gains of left and right ``(2, 1)``, or ``(2, positions)``, of places from -1, left, to 1."""
+    return np.minimum(1, np.stack([1 - np.atleast_1d(position), 1 + np.atleast_1d(position)]))
 
 
 def random_filter(signal: np.ndarray, sample_rate: int, generator: np.random.Generator) -> np.ndarray:
