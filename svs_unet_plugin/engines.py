@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import sys
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -149,9 +151,7 @@ class OpenVINOEngine(_GraphEngine):
 
     @staticmethod
     def compile(graph: bytes, threads: int) -> Run:
-        import openvino
-
-        core = openvino.Core()
+        core = _import_openvino().Core()
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": threads,
@@ -166,6 +166,22 @@ class OpenVINOEngine(_GraphEngine):
             return masks
 
         return run
+
+
+def _import_openvino() -> ModuleType:
+    """OpenVINO without its telemetry.
+
+    Its import reports itself to Google Analytics, and keeps an identity in the home folder (2025 and 2026).
+    If openvino_telemetry can't be imported, it has a stub for it.
+    """
+    telemetry = "openvino_telemetry"
+    if "openvino" in sys.modules or telemetry in sys.modules:  # whoever did that has reported
+        return importlib.import_module("openvino")
+    sys.modules[telemetry] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[telemetry]
 
 
 def installed() -> tuple[str, ...]:
