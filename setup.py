@@ -83,6 +83,8 @@ EXTRAS = {
         # The recipes' configurations and their flags.
         "jsonargparse[signatures]>=4.35",
         "matplotlib>=3.8",
+        # Scores for FluidSynth: svs-unet data demo --soundfont.
+        "mido>=1.3",
         "mir_eval>=0.8,<0.9",
         "musdb>=0.4.3",
         "museval>=0.4.1",

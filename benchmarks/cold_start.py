@@ -78,7 +78,8 @@ def run_peer(name: str, song: str, out: Path, threads: int) -> None:
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    separate = open_unmix("umxl") if name == "umx" else ht_demucs(shifts=1)
+    cpu = torch.device("cpu")
+    separate = open_unmix(cpu, "umxl") if name == "umx" else ht_demucs(cpu, shifts=1)
     audio, sample_rate = soundfile.read(song, dtype="float32", always_2d=True)
     out.mkdir()
     for number, stem in enumerate(separate(torch.from_numpy(audio.T))[0]):

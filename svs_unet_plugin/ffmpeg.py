@@ -67,16 +67,20 @@ def installed() -> bool:
     return None not in (shutil.which("ffmpeg"), shutil.which("ffprobe"))
 
 
-def run(command: Sequence[str]) -> subprocess.CompletedProcess[bytes]:
-    """Run one of ffmpeg's programs on something short, without input; one that hangs is killed.
+def run(command: Sequence[str], work: float = 0.0) -> subprocess.CompletedProcess[bytes]:
+    """Run one of ffmpeg's programs, or another, without input; one that hangs is killed.
+
+    Args:
+        work: seconds that it may take for what it has to do, by far.
 
     Raises:
         ValueError: if it hung.
     """
+    longest = LONGEST_SILENCE + work
     try:
-        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=LONGEST_SILENCE)
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=longest)
     except subprocess.TimeoutExpired as error:
-        raise ValueError(_hangs(command[0])) from error
+        raise ValueError(_hangs(command[0], longest)) from error
 
 
 @contextmanager
@@ -100,16 +104,18 @@ def patience(process: subprocess.Popen[bytes]) -> Iterator[None]:
     finally:
         timer.cancel()
         if hangs.is_set():
-            raise ValueError(_hangs("ffmpeg"))
+            raise ValueError(_hangs("ffmpeg", LONGEST_SILENCE))
 
 
-def how_it_ended(code: int) -> str:
+def how_it_ended(code: int, program: str = "ffmpeg") -> str:
     """What an exit status says, where the program itself has said nothing."""
-    return f"ffmpeg was ended by {signal.Signals(-code).name}" if code < 0 else f"ffmpeg ends with {code}"
+    return (
+        f"{program} was ended by {signal.Signals(-code).name}" if code < 0 else f"{program} ends with {code}"
+    )
 
 
-def _hangs(program: str) -> str:
-    return f"{program} did nothing for {LONGEST_SILENCE:g} seconds and was stopped"
+def _hangs(program: str, seconds: float) -> str:
+    return f"{program} did nothing for {seconds:g} seconds and was stopped"
 
 
 @cache

@@ -8,6 +8,9 @@ from torch import Tensor
 
 from svs_unet_plugin.stft import STFT
 
+SILENCE = 1e-15
+"""Power of a bin that weighs nothing beside anything that can be heard: -150 dB of the song's loudest."""
+
 
 def treble_gain(masks: Tensor, magnitudes: Tensor) -> Tensor:
     """The gain of a source's highest octave of the band, at each frame.
@@ -18,10 +21,11 @@ def treble_gain(masks: Tensor, magnitudes: Tensor) -> Tensor:
 
     Returns:
         ``(estimated, channels, frames)``, in [0, 1]: each mask's mean over the bins from half the band up,
-        weighted by the mixture's power.
+        weighted by the mixture's power; the plain mean in silence, such as behind the last sample, since
+        samples before it have a part of that gain.
     """
-    power = magnitudes[:, magnitudes.shape[1] // 2 :].square()
-    return (masks[:, :, -power.shape[1] :] * power).sum(-2) / power.sum(-2).clamp_min(1e-12)
+    power = magnitudes[:, magnitudes.shape[1] // 2 :].square() + SILENCE
+    return (masks[:, :, -power.shape[1] :] * power).sum(-2) / power.sum(-2)
 
 
 class Gain:

@@ -182,6 +182,8 @@ def imported() -> list[str]:
 
 def _prepare_process(*modules: str) -> None:
     end_with_parent()
+    # By default tqdm makes a lock for several processes, which a process that is ended leaves behind.
+    tqdm.set_lock(threading.RLock())
     for module in modules:
         importlib.import_module(module)
 

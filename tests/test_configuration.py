@@ -1,11 +1,14 @@
 """A recipe's configuration: one file, and ``--key value`` for what differs."""
 
+import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+from svs_unet_plugin import UNet
 from svs_unet_plugin.files import write_json
 from svs_unet_plugin.mixing.excerpts import ExcerptSettings
 from svs_unet_plugin.training import configuration
@@ -21,9 +24,31 @@ def configured(*arguments: str) -> Configuration:
 def test_the_defaults_are_those_of_what_is_configured() -> None:
     conf = configured()
     assert (conf.sources, conf.hop_length) == (("vocals",), 768)
-    assert conf.network == {"channels": 16, "bottleneck": None, "max_channels": None, "residual_blocks": 0}
+    network = {"channels": 16, "bottleneck": None, "max_channels": None, "residual_blocks": 0}
+    assert conf.network == {"in_channels": 1, **network} and conf.weights is None
     assert conf.excerpts == ExcerptSettings() and conf.training == TrainSettings()
     assert conf.name == "U-Net"
+
+
+def test_a_training_begins_with_weights(network: UNet, checkpoint_path: Path) -> None:
+    """Those of one channel are widened for two; those of another network, or transform, are refused."""
+    same = ("--weights", str(checkpoint_path), "--channels", "4")
+    begun = configured(*same).make_network()
+    assert begun.training
+    for name, weight in begun.state_dict().items():
+        assert torch.equal(weight, network.state_dict()[name])
+    widened = configured(*same, "--in_channels", "2").make_network()
+    assert widened.in_channels == 2 and widened.training
+    assert torch.equal(widened.encoder[0][0].weight[:, 2:3], network.encoder[0][0].weight)
+    for option, message in (
+        (("--channels", "8"), "have other settings: channels was 4 and is now 8"),
+        (("--hop_length", "256"), "have other settings: hop_length was 768 and is now 256"),
+        (("--sources", "vocals,drums"), "have other settings: sources was"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            configured(*same, *option).make_network()
+    with pytest.raises(FileNotFoundError, match="no checkpoint at nothing"):
+        configured("--weights", "nothing").make_network()
 
 
 def test_options_override_the_file(tmp_path: Path) -> None:
@@ -135,12 +160,24 @@ def test_what_an_experiment_keeps_configures_it_again(tmp_path: Path) -> None:
     assert again == configured("--channels", "4", "--loss", "snr")
 
 
-def test_bad_input_ends_a_script_with_one_sentence() -> None:
-    def main() -> None:
-        raise ValueError("this is bad")
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (ValueError("this is bad"), "this is bad"),
+        (OSError(28, "No space left on device", "last.ckpt"), "last.ckpt: No space left on device"),
+        (ValueError("no track \x1b[2J"), "no track \\x1b[2J"),
+        (RuntimeError("no memory\nat c10::Error"), "no memory"),
+    ],
+)
+def test_bad_input_ends_a_script_with_one_sentence(error: Exception, said: str) -> None:
+    """As it ends the command, in a line that does nothing to a terminal."""
 
-    with pytest.raises(SystemExit, match=r": this is bad$"):
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
         configuration.run(main)
+    assert str(ended.value) == f"{Path(sys.argv[0]).name}: {said}"
 
 
 def test_what_only_the_script_is_to_know_is_no_part_of_the_configuration() -> None:

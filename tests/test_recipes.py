@@ -17,6 +17,7 @@ import yaml
 from killing import kill_when
 
 from svs_unet_plugin import Separator, checkpoint
+from svs_unet_plugin.corpora.prepare import prepare
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -305,6 +306,26 @@ def test_mir1k_does_not_score_weights_that_were_trained_on_the_test_singers(mir1
     done = subprocess.run(script, capture_output=True, text=True)
     assert done.returncode == 0 and "trained on the test singers" in done.stdout
     assert "|" not in done.stdout
+
+
+def test_mir1k_goes_on_in_stereo_with_songs_and_voices(mir1k: tuple[Path, str], tmp_path: Path) -> None:
+    """From the weights that it has trained; how often each kind is drawn is part of what was trained on."""
+    recipe, _ = mir1k
+    trained = recipe / "exp" / "train_conf_some" / "checkpoints" / "best.model.pth"
+    make_corpus(tmp_path / "corpus", 3, 2.0, 0, sample_rate=8192)
+    prepare(tmp_path / "corpus", tmp_path / "songs", jobs=1)
+    (tmp_path / "voices").mkdir()
+    soundfile.write(tmp_path / "voices" / "one.flac", np.full(16_000, 0.1), 16_000)
+    script = [sys.executable, recipe / "train.py", "--conf", recipe / "local" / "songs.yml"]
+    script += ["--weights", trained, "--in_channels", "2", "--channels", "2", "--residual_blocks", "0", "--synthetic_songs", "0"]
+    script += ["--songs", tmp_path / "songs", "--voices", tmp_path / "voices"]
+    script += ["--epochs", "1", "--epoch_steps", "2", "--data_dir", recipe / "data" / "mir1k"]
+    subprocess.run([*script, "--exp_dir", tmp_path / "exp"], check=True, capture_output=True)
+    best = checkpoint.read(tmp_path / "exp" / "checkpoints" / "best.model.pth")
+    assert best.network.in_channels == 2
+    (tmp_path / "voices" / "one.flac").unlink()
+    done = subprocess.run([*script, "--exp_dir", tmp_path / "other"], capture_output=True, text=True)
+    assert done.returncode != 0 and "holds no audio files" in done.stderr
 
 
 def test_publishes_what_opens_by_name(

@@ -22,7 +22,7 @@ LAYERS = (
     ("checkpoint", "encoding", "export", "pipeline"),
     ("chunks", "arrays"),
     ("treble", "engines"),
-    ("audio", "stft", "unet", "spectrogram"),
+    ("audio", "stft", "unet", "spectrogram", "errors"),
     ("ffmpeg", "mp3", "files", "workers", "module_view", "pickling", "progress"),
 )
 """The rooms from the top; a room may import what is below it, and nothing beside it."""

@@ -88,6 +88,14 @@ def test_another_seed_is_another_song() -> None:
     assert not np.array_equal(make_song(1, 1.0)["vocals"], make_song(2, 1.0)["vocals"])
 
 
+def test_songs_stay_as_they_are() -> None:
+    """A seed gives the same song as ever, or SYNTHESIS_VERSION is raised; to 0.1 dB, as machines differ."""
+    levels = {name: 10.0 * np.log10(np.mean(stem**2)) for name, stem in make_song(0, 3.0, 8000).items()}
+    assert levels == pytest.approx(
+        {"vocals": -20.18, "drums": -20.12, "bass": -20.42, "other": -26.36}, abs=0.1
+    )
+
+
 def test_processes_give_the_same_bytes(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "SECONDS_A_WORKER", 1.0)  # so that 4 s of music are worth two processes
     monkeypatch.setattr(synthetic.joblib, "cpu_count", lambda: 2)

@@ -9,6 +9,7 @@ import joblib
 import pytest
 from killing import TESTS, kill_when
 from threadpoolctl import threadpool_info
+from tqdm import tqdm
 
 from svs_unet_plugin.workers import in_parallel
 
@@ -39,19 +40,29 @@ def die_once(folder: str, item: int) -> int:
     return item
 
 
+def show(item: int) -> None:
+    """Work with a bar of its own, that fails."""
+    list(tqdm([item]))
+    raise OSError(f"{item} can't be written")
+
+
 SCRIPT = """
 import sys
-from test_workers import die, die_once, in_parallel, threads, wait
+from test_workers import die, die_once, in_parallel, show, threads, wait
 if __name__ == "__main__":
 """
 
 
-def run(script: str) -> str:
+def ended(script: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
     environment.pop("OMP_NUM_THREADS", None)
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", SCRIPT + script], capture_output=True, text=True, env=environment, timeout=120
     )
+
+
+def run(script: str) -> str:
+    done = ended(script)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -129,3 +140,10 @@ def alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def test_a_sentence_is_the_last_thing_that_is_said() -> None:
+    """Not that semaphores are leaked: those that tqdm makes, of processes that are ended where one fails."""
+    script = "  try: list(in_parallel(show, range(4), 2, title='Test'))\n"
+    done = ended(script + "  except OSError as error: sys.exit(str(error))")
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].endswith("can't be written"), done.stderr

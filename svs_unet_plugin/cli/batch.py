@@ -16,10 +16,10 @@ import torch
 
 from svs_unet_plugin import audio
 from svs_unet_plugin.cli import process
-from svs_unet_plugin.cli.errors import sentence
 from svs_unet_plugin.cli.reports import Outcome, Report, collected
 from svs_unet_plugin.cli.songs import STDIN, Naming, Song
 from svs_unet_plugin.encoding import Encoding
+from svs_unet_plugin.errors import sentence
 from svs_unet_plugin.separator import Cancelled, Progress, Separator
 
 log = logging.getLogger(__name__)

@@ -27,11 +27,14 @@ def data() -> None:
 @click.option("--seed", type=int, default=0, show_default=True, help="Other seeds, other songs.")
 @click.option("--rate", type=int, default=44_100, show_default=True, metavar="HZ", help="Sample rate.")
 @click.option("--stems", is_flag=True, help="Write .stem.mp4 files, as MUSDB18 has them.")
-def demo(out: Path, tracks: int, seconds: float, seed: int, rate: int, stems: bool) -> None:
+@click.option("--soundfont", type=PATH, metavar="FILE", help="Let FluidSynth play the bands with this one.")
+def demo(
+    out: Path, tracks: int, seconds: float, seed: int, rate: int, stems: bool, soundfont: Path | None
+) -> None:
     """Make synthetic songs in OUT, in MUSDB18-HQ's layout."""
     from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 
-    make_corpus(out, tracks, seconds, seed, stems=stems, sample_rate=rate)
+    make_corpus(out, tracks, seconds, seed, stems=stems, sample_rate=rate, soundfont=soundfont)
     print(out)
 
 

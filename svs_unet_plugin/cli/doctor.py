@@ -11,7 +11,7 @@ from collections import defaultdict
 import click
 
 import svs_unet_plugin
-from svs_unet_plugin.cli.errors import sentence
+from svs_unet_plugin.errors import sentence
 
 PACKAGE = "svs_unet_plugin"
 EXTRAS_OF_DEVELOPERS = {"all", "dev", "docs"}

@@ -11,7 +11,7 @@ import click
 
 import svs_unet_plugin
 from svs_unet_plugin.cli import asteroid, checkpoints, completion, data, doctor, separate, serve, weights
-from svs_unet_plugin.cli.errors import ERRORS, sentence
+from svs_unet_plugin.errors import ERRORS, sentence
 
 
 class _Program(click.Group):

@@ -218,7 +218,7 @@ class Report:
 
 
 def _named(sentence: str, song: str) -> str:
-    """A sentence about a song, as `svs_unet_plugin.cli.errors.sentence` has them."""
+    """A sentence about a song, as `svs_unet_plugin.errors.sentence` has them."""
     sentence, song = printable(sentence), printable(song)
     return sentence if song in sentence else f"{song}: {sentence}"
 

@@ -116,8 +116,8 @@ class ExcerptMixer:
     song does not have always are. Each gets a gain of its own (S. Uhlich et al.: "Improving music source
     separation based on deep neural networks through data augmentation and network blending", ICASSP 2017).
 
-    Of one channel, an excerpt is any channel of a song. Of two, a stem in stereo is as it is, or the other
-    way round, and one in mono is `placed`.
+    Of one channel, an excerpt is any channel of a song, or their mean. Of two, a stem in stereo is as it is,
+    or the other way round, and one in mono is `placed`.
 
     Args:
         collections: the songs.
@@ -197,15 +197,16 @@ class ExcerptMixer:
         speed, length = self._speed(generator), _samples(song)
         read = math.ceil(self.samples * speed) + 8  # resampling rounds the length
         start = generator.integers(max(1, length - read + 1) if read <= length else length)
-        channel = generator.random()  # the same one of all stems
+        channel = generator.random()  # the same one of all stems, or their mean
         stems = {}
         for name in names:
             stem = song[name][:, :length]
-            if self.channels == 1:
-                stem = stem[int(channel * len(stem))][None]
             stretch = stem[:2, start : start + read]
             if stretch.shape[1] < read:
                 stretch = np.tile(stem[:2], -(-(start + read) // length))[:, start : start + read]
+            if self.channels == 1 and len(stretch) == 2:
+                chosen = int(channel * 3)
+                stretch = stretch[chosen : chosen + 1] if chosen < 2 else stretch.mean(axis=0, keepdims=True)
             if speed != 1.0:
                 # Noise at -90 dB (quality MQ) is far below what a mask decides.
                 stretch = soxr.resample(np.ascontiguousarray(stretch.T), speed, 1.0, quality="MQ").T

@@ -18,6 +18,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from svs_unet_plugin import checkpoint
+from svs_unet_plugin.errors import ERRORS, sentence
 from svs_unet_plugin.files import differences, fingerprint, one_line, read_settings, write_text
 from svs_unet_plugin.mixing.excerpts import ExcerptSettings
 from svs_unet_plugin.stft import STFT
@@ -274,5 +275,5 @@ def run(main: Callable[[], None]) -> None:
     """Run a script's ``main``; bad input ends it with one sentence."""
     try:
         main()
-    except (OSError, ValueError, RuntimeError) as error:
-        sys.exit(f"{Path(sys.argv[0]).name}: {error}")
+    except ERRORS as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: {sentence(error)}")

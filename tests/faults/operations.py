@@ -220,6 +220,9 @@ def read_files(folder: Path, left_out: tuple[str, ...] = ()) -> dict[str, Any]:
         elif path.name == "system.json":
             content = json.loads(path.read_text())
             found[name] = {key: value for key, value in content.items() if key not in OF_THE_MOMENT}
+        elif path.name == "scores.md":
+            found[name], cost, _ = path.read_text().partition("\n## Cost\n")
+            assert cost, f"{path} ends before the costs"
         else:
             found[name] = path.read_bytes()
     return found

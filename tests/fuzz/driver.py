@@ -293,7 +293,7 @@ def _inside(case: Case, surface: Surface, pipe: int) -> None:
 
 
 def _sentence(error: BaseException) -> str:
-    from svs_unet_plugin.cli.errors import sentence
+    from svs_unet_plugin.errors import sentence
 
     return sentence(error) if isinstance(error, OSError) else str(error)
 

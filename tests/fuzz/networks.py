@@ -172,7 +172,7 @@ def _odd_content(rng: random.Random, canary: Path) -> tuple[bytes, str]:
             metadata["stft_params"] = type(parameters)(window, hop, rng.choice(("hann", "boxcar", "x", None)))
         else:
             metadata = twisted(rng, metadata)
-        if rng.random() < 0.3:
+        if rng.random() < 0.3 and isinstance(metadata, dict):  # it may be another thing altogether by now
             metadata["sample_rate"] = rng.choice((0, -1, 1, 8192, 2**31, 10**30, float("nan"), "8192", None))
         content["metadata"] = metadata
     elif how == "hostile":

@@ -24,8 +24,8 @@ from fuzz import mutations, networks, sounds
 from fuzz.driver import Case, Refused
 from fuzz.mutations import damaged, name, odd
 from svs_unet_plugin import catalogue, cli, files
-from svs_unet_plugin.cli.errors import sentence
 from svs_unet_plugin.cli.songs import Naming, Song, check_template, find_songs
+from svs_unet_plugin.errors import sentence
 from svs_unet_plugin.evaluation import store
 from svs_unet_plugin.training import configuration, history
 

@@ -35,6 +35,8 @@ class ClipSettings:
         every_clip: whether the test singers' clips are trained on, too: for weights to be used, not scored.
         stretched: versions of each clip at other pitches and tempos, ≥ 0.
         synthetic_songs: how many, ≥ 0.
+        soundfont: a file whose instruments play their bands, see `svs-unet data demo --soundfont`; None for
+            sounds by rule.
         songs: a folder of songs with stems that `svs-unet data prepare` wrote; all but the test songs are
             used.
         voices: a folder of audio files, each a voice alone.
@@ -46,6 +48,7 @@ class ClipSettings:
     every_clip: bool = False
     stretched: int = 0
     synthetic_songs: int = 0
+    soundfont: str | None = None
     songs: str | None = None
     voices: str | None = None
     synthetic_share: float = 1.0
@@ -106,7 +109,12 @@ def main() -> None:
         if clip_settings.synthetic_songs:
             corpus = experiment / "synthetic"
             make_corpus(
-                corpus, clip_settings.synthetic_songs, seconds=30, seed=1, sample_rate=stft.sample_rate
+                corpus,
+                clip_settings.synthetic_songs,
+                seconds=30,
+                seed=1,
+                sample_rate=stft.sample_rate,
+                soundfont=clip_settings.soundfont,
             )
             yield Collection(whole_songs(find_tracks(corpus)), clip_settings.synthetic_share)
         if clip_settings.songs:

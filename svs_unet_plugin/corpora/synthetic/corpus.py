@@ -1,5 +1,7 @@
 """A corpus of synthetic songs in the layout of MUSDB18-HQ or, as ``.stem.mp4`` files, of MUSDB18."""
 
+import os
+import shlex
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,9 @@ import soundfile
 
 from svs_unet_plugin import ffmpeg
 from svs_unet_plugin.corpora.musdb import STEM_SUFFIX, STREAMS, SUBSETS, write_setup
+from svs_unet_plugin.corpora.synthetic.band import BAND_VERSION
 from svs_unet_plugin.corpora.synthetic.song import SYNTHESIS_VERSION, make_song, validate
+from svs_unet_plugin.corpora.synthetic.soundfont import Soundfont, open_soundfont
 from svs_unet_plugin.encoding import write_errors
 from svs_unet_plugin.files import atomic_write, claim, write_text
 from svs_unet_plugin.workers import in_parallel
@@ -28,6 +32,12 @@ Command: svs-unet data demo OUT {flags}
 The layout is MUSDB18's.
 """
 
+README_SOUNDFONT = """
+FluidSynth played the bands with the soundfont {name}, whose licence is to be kept. Of Debian's,
+fluid-soundfont-gm and musescore-general-soundfont are under the MIT licence.
+SHA-256 of the soundfont: {sha256}
+"""
+
 
 @dataclass(frozen=True)
 class _Track:
@@ -39,6 +49,7 @@ class _Track:
     seconds: float
     sample_rate: int
     stems: bool
+    soundfont: Soundfont | None
 
     @property
     def name(self) -> str:
@@ -56,7 +67,7 @@ class _Track:
     def write(self) -> None:
         """Make the song, whole or not at all."""
         entropy = np.random.SeedSequence([self.seed, self.index]).generate_state(1, np.uint64)
-        song = make_song(int(entropy[0]), self.seconds, self.sample_rate)
+        song = make_song(int(entropy[0]), self.seconds, self.sample_rate, self.soundfont)
         pcm = {name: np.round(stem * 32767.0).astype(np.int16) for name, stem in song.items()}
         # Added after rounding, so that the files add up to the bit; make_song leaves room below full scale.
         pcm["mixture"] = np.sum(list(pcm.values()), axis=0, dtype=np.int16)
@@ -73,7 +84,14 @@ class _Track:
 
 
 def make_corpus(
-    out: Path, tracks: int, seconds: float, seed: int, *, stems: bool = False, sample_rate: int = 44100
+    out: Path,
+    tracks: int,
+    seconds: float,
+    seed: int,
+    *,
+    stems: bool = False,
+    sample_rate: int = 44100,
+    soundfont: Path | None = None,
 ) -> list[Path]:
     """Write synthetic songs in MUSDB18's layout, for a first training run without a download.
 
@@ -95,13 +113,17 @@ def make_corpus(
         stems: write ``<track>.stem.mp4``, five stereo AAC streams in the order of `STREAMS`, instead of a
             folder of five 16-bit WAV files. Needs ffmpeg.
         sample_rate: in Hz, 8000 or more.
+        soundfont: a General MIDI soundfont (.sf2, .sf3), by which FluidSynth plays the bands; without one,
+            they are synthesised as the voice is. Needs FluidSynth, ffmpeg and mido.
 
     Returns:
         The track folders, or ``.stem.mp4`` files, in order.
 
     Raises:
         ValueError: an argument is out of range, ``out`` holds something else, or another run writes there.
-        FileNotFoundError: ``stems`` was asked for and ffmpeg is not installed.
+        FileNotFoundError: ``stems`` was asked for and ffmpeg is not installed; or there is no such soundfont,
+            or no FluidSynth to play it.
+        ImportError: a soundfont was given and mido is not installed.
     """
     if tracks < 1:
         raise ValueError(f"the number of tracks must be 1 or more, got {tracks}")
@@ -109,6 +131,7 @@ def make_corpus(
     if stems and shutil.which("ffmpeg") is None:
         raise FileNotFoundError("stem files need ffmpeg, which was not found: install it")
     out = Path(out)
+    font = None if soundfont is None else open_soundfont(soundfont)
     settings = {
         "seed": seed,
         "seconds": float(seconds),
@@ -116,11 +139,19 @@ def make_corpus(
         "files": STEM_SUFFIX if stems else "WAV",
         "synthesis_version": SYNTHESIS_VERSION,
     }
-    every = [_Track(out, index, seed, seconds, sample_rate, stems) for index in range(tracks)]
+    if font is not None:
+        settings |= {"soundfont": font.sha256, "band_version": BAND_VERSION}
+    every = [_Track(out, index, seed, seconds, sample_rate, stems, font) for index in range(tracks)]
     with claim(out, settings, holds="synthetic songs"):
         there = len(list(out.glob("t*/Synthetic*")))
         flags = f"--tracks {max(tracks, there)} --seconds {float(seconds)} --seed {seed} --rate {sample_rate}"
-        write_text(out / "README.txt", README.format(flags=flags + (" --stems" if stems else "")))
+        flags += " --stems" if stems else ""
+        about = ""
+        if font is not None:
+            name = os.fsencode(font.path.name).decode(errors="replace")
+            flags += f" --soundfont {shlex.quote(name)}"
+            about = README_SOUNDFONT.format(name=name, sha256=font.sha256)
+        write_text(out / "README.txt", README.format(flags=flags) + about)
         for subset in SUBSETS:
             (out / subset).mkdir(exist_ok=True)
         missing = [track for track in every if not track.is_whole()]

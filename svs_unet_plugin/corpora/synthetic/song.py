@@ -1,61 +1,19 @@
 """One synthetic pop song: a plan, a voice, drums, bass and chords in one key and tempo, mixed in one room."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from scipy.signal import lfilter, oaconvolve
 
+from .band import play
 from .oscillator import CONTROL_RATE, hertz, oscillate, smooth, to_audio, wavetable
-from .voice import Note, draw_singer, sing
+from .score import BASS_LINES, KICKS, PLUCK_PATTERNS, SNARES, Plan, draw_melody, draw_plan
+from .soundfont import Soundfont
+from .voice import draw_singer, sing
 
 SYNTHESIS_VERSION = 1
 """Raised whenever a seed no longer gives the same song."""
 
-MAJOR = (0, 2, 4, 5, 7, 9, 11)
-MINOR = (0, 2, 3, 5, 7, 8, 10)
-PROGRESSIONS = {
-    MAJOR: ((0, 4, 5, 3), (5, 3, 0, 4), (0, 5, 3, 4), (0, 3, 4, 3), (1, 4, 0, 5)),
-    MINOR: ((0, 5, 2, 6), (0, 3, 6, 2), (0, 6, 5, 6), (0, 5, 3, 4)),
-}
-KICKS = ((0, 4, 8, 12), (0, 8, 10), (0, 6, 8), (0, 3, 8, 11), (0, 7, 10))
-SNARES = ((4, 12), (4, 12), (8,), (4, 10, 12))
-BASS_LINES = (tuple(range(0, 16, 2)), (0, 8), (0, 6, 8, 14), (0, 3, 6, 8, 11, 14))
-PLUCK_PATTERNS = ((0, 2, 4, 6, 8, 10, 12, 14), (0, 3, 6, 8, 11, 14), (0, 4, 8, 12), (2, 6, 10, 14))
-
 VOICE_DB = -3.5
 """Level of the voice against the band, the mean over songs: the SDR of the mixture as an estimate of it."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What all instruments of a song agree on.
-
-    Attributes:
-        beat: length of a beat in seconds; a bar has four.
-        tonic: MIDI note number of the key's tonic, 48 to 59.
-        scale: the seven semitones of the scale above the tonic.
-        chords: degree of each bar's triad in the scale, 0 to 6.
-        swing: how much later the second of two sixteenths comes, in sixteenths.
-    """
-
-    beat: float
-    tonic: int
-    scale: tuple[int, ...]
-    chords: tuple[int, ...]
-    swing: float
-
-    def degree(self, number: int) -> int:
-        """Return the MIDI note number of a degree of the scale, which may be below 0 or above 6."""
-        return self.tonic + 12 * (number // 7) + self.scale[number % 7]
-
-    def chord(self, bar: int, lowest: int) -> list[int]:
-        """Return a bar's triad and its octave as MIDI note numbers in the octave from ``lowest`` on."""
-        pitches = sorted((self.degree(self.chords[bar] + k) - lowest) % 12 + lowest for k in (0, 2, 4))
-        return [*pitches, pitches[0] + 12]
-
-    def step(self, bar: int, sixteenth: int) -> float:
-        """Return the time of a sixteenth of a bar, in seconds."""
-        return self.beat * (4 * bar + (sixteenth + self.swing * (sixteenth % 2)) / 4)
 
 
 def validate(seed: int, seconds: float, sample_rate: int) -> None:
@@ -68,7 +26,9 @@ def validate(seed: int, seconds: float, sample_rate: int) -> None:
         raise ValueError(f"The sample rate must be 8000 Hz or more, not {sample_rate}.")
 
 
-def make_song(seed: int, seconds: float, sample_rate: int = 44100) -> dict[str, np.ndarray]:
+def make_song(
+    seed: int, seconds: float, sample_rate: int = 44100, soundfont: Soundfont | None = None
+) -> dict[str, np.ndarray]:
     """Make up one song; its mixture is the sum of the four stems.
 
     The key, tempo, chords, patterns, timbres, singer, panning, room and levels are drawn from the seed. The
@@ -78,6 +38,7 @@ def make_song(seed: int, seconds: float, sample_rate: int = 44100) -> dict[str, 
         seed: 0 or more; the same seed gives the same samples.
         seconds: length, 1 or more.
         sample_rate: in Hz, 8000 or more.
+        soundfont: plays the band by FluidSynth; the voice sings the same with it and without it.
 
     Returns:
         ``vocals``, ``drums``, ``bass`` and ``other``, each ``(2, samples)`` float32; neither a stem nor the
@@ -85,6 +46,7 @@ def make_song(seed: int, seconds: float, sample_rate: int = 44100) -> dict[str, 
 
     Raises:
         ValueError: an argument is out of range.
+        RuntimeError: FluidSynth or ffmpeg failed, which only a soundfont needs.
 
     >>> song = make_song(seed=1, seconds=2.0)
     >>> song["vocals"].shape
@@ -93,17 +55,22 @@ def make_song(seed: int, seconds: float, sample_rate: int = 44100) -> dict[str, 
     validate(seed, seconds, sample_rate)
     rng = np.random.default_rng(seed)
     samples = round(seconds * sample_rate)
-    plan = _draw_plan(rng, seconds)
+    plan = draw_plan(rng, seconds)
     room = _Room(rng, sample_rate)
 
     high = bool(rng.random() < 0.5)
-    voice = sing(_melody(plan, rng, high, seconds), draw_singer(rng, high), samples, sample_rate, rng)
+    voice = sing(draw_melody(plan, rng, high, seconds), draw_singer(rng, high), samples, sample_rate, rng)
     vocals = room.place(voice, rng.uniform(-0.1, 0.1), rng.uniform(-16.0, -9.0))
-    band = {
-        "drums": _drums(plan, rng, room, samples, sample_rate),
-        "bass": room.place(_bass(plan, rng, samples, sample_rate), rng.uniform(-0.05, 0.05), -30.0),
-        "other": _chords(plan, rng, room, samples, sample_rate),
-    }
+    if soundfont is None:
+        band = {
+            "drums": _drums(plan, rng, room, samples, sample_rate),
+            "bass": room.place(_bass(plan, rng, samples, sample_rate), rng.uniform(-0.05, 0.05), -30.0),
+            "other": _chords(plan, rng, room, samples, sample_rate),
+        }
+    else:
+        wet = {"drums": rng.uniform(-24.0, -12.0), "bass": -30.0, "other": rng.uniform(-22.0, -12.0)}
+        parts = play(plan, rng, soundfont, samples, sample_rate)
+        band = {name: room.surround(part, wet[name]) for name, part in parts.items()}
     for name, mean, deviation in (("drums", 0.0, 1.5), ("bass", 0.0, 1.5), ("other", -3.0, 2.0)):
         band[name] *= 10.0 ** (rng.normal(mean, deviation) / 20.0) / _rms(band[name])
     backing = band["drums"] + band["bass"] + band["other"]
@@ -117,20 +84,6 @@ def make_song(seed: int, seconds: float, sample_rate: int = 44100) -> dict[str, 
 
 def _rms(signal: np.ndarray) -> float:
     return float(np.sqrt(np.mean(np.square(signal, dtype=np.float64))))
-
-
-def _draw_plan(rng: np.random.Generator, seconds: float) -> Plan:
-    beat = 60.0 / rng.uniform(76.0, 138.0)
-    scale = (MAJOR, MINOR)[rng.integers(2)]
-    progression = PROGRESSIONS[scale][rng.integers(len(PROGRESSIONS[scale]))]
-    bars = int(seconds / (4 * beat)) + 1
-    return Plan(
-        beat=beat,
-        tonic=int(rng.integers(48, 60)),
-        scale=scale,
-        chords=tuple(progression[bar % len(progression)] for bar in range(bars)),
-        swing=float(rng.choice((0.0, 0.0, 0.25))),
-    )
 
 
 class _Room:
@@ -152,45 +105,21 @@ class _Room:
         """
         angle = 0.25 * np.pi * (1.0 + pan)
         sides = np.array(((np.cos(angle),), (np.sin(angle),)), np.float32)  # constant power
-        echo = oaconvolve(signal[None], self.response, axes=1)[:, : len(signal)]
-        return sides * signal + np.float32(10.0 ** (wet / 20.0)) * echo
+        return sides * signal + self._echo(signal[None], wet)
+
+    def surround(self, sides: np.ndarray, wet: float) -> np.ndarray:
+        """Add its echo at ``wet`` dB to what is in stereo, ``(2, samples)`` float32."""
+        return sides + self._echo(sides, wet)
+
+    def _echo(self, signal: np.ndarray, wet: float) -> np.ndarray:
+        echo = oaconvolve(signal, self.response, axes=1)[:, : signal.shape[1]]
+        return np.float32(10.0 ** (wet / 20.0)) * echo
 
 
 def _low_pass(signal: np.ndarray, cutoff: float, sample_rate: int) -> np.ndarray:
     """Take 6 dB an octave off above ``cutoff`` Hz, along the last axis."""
     keep = np.exp(-2.0 * np.pi * cutoff / sample_rate)
     return lfilter([1.0 - keep], [1.0, -keep], signal)
-
-
-def _melody(plan: Plan, rng: np.random.Generator, high: bool, seconds: float) -> list[Note]:
-    """Make up phrases of two bars: a walk on the scale that meets the chords, with a rest after each."""
-    lowest, highest = (57, 75) if high else (46, 64)  # A3 to D#5 (220 to 622 Hz), A#2 to E4 (117 to 330 Hz)
-    degrees = [d for d in range(-14, 21) if lowest <= plan.degree(d) <= highest]
-    place = len(degrees) // 2
-    notes: list[Note] = []
-    for phrase in range(0, len(plan.chords), 2):
-        # The first phrase always comes, and soon, so that no song is without a voice.
-        if phrase and rng.random() < 0.08:
-            continue
-        beat = rng.choice((0.0, 0.5)) if not phrase else rng.choice((0.0, 0.5, 1.0))
-        last = rng.uniform(4.5, 6.75)
-        while beat < last:
-            length = rng.choice((0.5, 0.5, 1.0, 1.0, 1.5, 2.0))
-            end = min(beat + length, last)
-            place += int(rng.choice((-4, -2, -1, -1, 0, 1, 1, 2, 4)))
-            place = min(max(place, 0), len(degrees) - 1)
-            if beat % 2 == 0:  # strong beats want a note of the chord
-                root = plan.chords[min(phrase + int(beat // 4), len(plan.chords) - 1)]
-                tones = [k for k, d in enumerate(degrees) if (d - root) % 7 in (0, 2, 4)]
-                place = min(tones, key=lambda k: abs(k - place))
-            gap = 0.04 if rng.random() < 0.3 else 0.0
-            start = plan.beat * (4 * phrase + beat)
-            if start < seconds:
-                consonant = beat == 0.0 or bool(rng.random() < 0.8)
-                finish = plan.beat * (4 * phrase + end) - gap
-                notes.append(Note(start, finish, plan.degree(degrees[place]), consonant))
-            beat = end
-    return notes
 
 
 def _hits(
