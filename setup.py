@@ -66,6 +66,9 @@ EXTRAS = {
     ],
     # Weights by their id on the Hugging Face Hub.
     "hub": ["huggingface_hub>=0.24"],
+    # Engines: what else can compute the network on a CPU, and svs-unet export. Both by way of an ONNX graph.
+    "onnx": ["onnx>=1.20", "onnxruntime>=1.23"],
+    "openvino": ["onnx>=1.20", "openvino>=2026.0"],
     # Catalogues: svs-unet separate --on ray.
     "ray": ["ray[data]>=2.51", "pyarrow>=17", "fsspec>=2024.6"],
     # Players in a notebook: AudioSignal.embed_audio, play and nussl's multitrack.

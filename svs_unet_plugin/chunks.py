@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from svs_unet_plugin.engines import Engine, in_float32
 from svs_unet_plugin.stft import STFT, stereo_magnitudes
 from svs_unet_plugin.treble import Gain, treble_gain
 from svs_unet_plugin.unet import UNet
@@ -37,16 +37,24 @@ class Masker:
     sees each alone, as a network of one channel does.
 
     Args:
-        network: in evaluation mode.
-        device: where it is.
+        engine: what computes the network.
         indices: which of its sources are wanted, in order.
         threshold: above which a binary mask is 1, or None for soft masks.
     """
 
-    network: UNet
-    device: torch.device
+    engine: Engine
     indices: tuple[int, ...]
     threshold: float | None = None
+
+    @property
+    def network(self) -> UNet:
+        """In evaluation mode."""
+        return self.engine.network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self.engine.device
 
     def exact(self, step: int) -> Plan:
         """The plan with which masks depend on nothing that a chunk leaves out."""
@@ -69,12 +77,14 @@ class Masker:
         for item, magnitude in enumerate(
             self._seen(spectrum, divisor)
         ):  # as long as all at once, less memory
-            with in_float32(self.device):
-                features = network.encode(magnitude[None])
-                if context is not None:
+            if context is None:
+                of_all = self.engine.masks(magnitude[None])
+            else:
+                with in_float32(self.device):
+                    features = network.encode(magnitude[None])
                     columns = context[item, None, ..., start // network.stride :]
                     features[-1] = columns[..., : features[-1].shape[-1]]
-                of_all = network.decode(features, *magnitude.shape[-2:])
+                    of_all = network.decode(features, *magnitude.shape[-2:])
             masks.append(of_all.unflatten(1, (-1, network.in_channels))[0, list(self.indices)])
         if len(spectrum) != 2:
             masks = [mask[:, :1] for mask in masks]
@@ -246,12 +256,3 @@ class Estimates:
         rest = stft.synthesise((masks * chunk.spectrum)[..., used])
         rest = rest[..., begin : begin + chunk.samples.shape[-1]]
         return rest - gain.reshape(rest.shape) * chunk.samples
-
-
-def in_float32(device: torch.device) -> AbstractContextManager[None]:
-    """On a GPU, cuDNN without TF32 and by deterministic kernels while it lasts; its flags are global."""
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(
-        enabled=torch.backends.cudnn.enabled, benchmark=False, deterministic=True, allow_tf32=False
-    )

@@ -21,6 +21,7 @@ from svs_unet_plugin.arrays import as_array, as_mixture
 from svs_unet_plugin.audio import AudioFile
 from svs_unet_plugin.chunks import Chunks, Estimates, Masker, Plan, peak
 from svs_unet_plugin.encoding import Encoding, read_tags, writers
+from svs_unet_plugin.engines import make_engine
 from svs_unet_plugin.files import fingerprint
 from svs_unet_plugin.pipeline import Pipeline
 from svs_unet_plugin.progress import Cancelled, Meter, Progress
@@ -59,9 +60,11 @@ class Separator:
             them, so that voices look higher or lower, and slower or faster, as in training. The estimates are
             averaged; 3 gain 0.1 to 0.3 dB.
         chunk_frames: frames at a time, a multiple of 64; memory grows with it, the answer stays.
+        engine: what computes the network, one of `engines.ENGINES`; see `engines.make_engine`.
 
     Raises:
         FileNotFoundError: if there are no such weights, or none named and none bundled.
+        ImportError: if the engine is not installed.
         ValueError: if an argument is out of its range, or the checkpoint can't be used.
 
     Example:
@@ -80,6 +83,7 @@ class Separator:
         mask_threshold: float | None = None,
         views: int = 1,
         chunk_frames: int = 1024,
+        engine: str | None = None,
     ) -> None:
         if isinstance(weights, UNet):
             network, self.stft = weights, stft or STFT()
@@ -111,7 +115,12 @@ class Separator:
         others = (name for name in network.sources if name not in ("vocals", ACCOMPANIMENT))
         self.estimated = ("vocals", *others)
         indices = tuple(network.sources.index(name) for name in self.estimated)
-        self.masker = Masker(self.network, self.device, indices, mask_threshold)
+        self.masker = Masker(make_engine(engine, self.network, self.device), indices, mask_threshold)
+
+    @property
+    def engine(self) -> str:
+        """The name of what computes the network."""
+        return self.masker.engine.name
 
     @property
     def sources(self) -> tuple[str, ...]:

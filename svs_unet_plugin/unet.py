@@ -168,7 +168,7 @@ class UNet(nn.Module):
 
     def encode(self, magnitude: Tensor) -> list[Tensor]:
         """The outputs of the six encoder layers, ``(batch, 16 · 2ⁿ, bins / 2ⁿ⁺¹, frames / 2ⁿ⁺¹)``."""
-        x = magnitude[..., self._dc_bins(magnitude.shape[-2]) :, :]
+        x = magnitude[..., self.dc_bins(magnitude.shape[-2]) :, :]
         x = F.pad(x, (0, 0, 0, -x.shape[-2] % self.stride))
         x = _mirrored(x, -x.shape[-1] % self.stride)
         features: list[Tensor] = []
@@ -184,11 +184,11 @@ class UNet(nn.Module):
             if i > 0:
                 x = torch.cat([x, features[self.depth - 1 - i]], dim=1)
             x = layer(x)
-        dc = self._dc_bins(bins)
+        dc = self.dc_bins(bins)
         mask = torch.sigmoid(x)[..., : bins - dc, :frames]
         return torch.cat([mask[..., :dc, :], mask], dim=-2)
 
-    def _dc_bins(self, bins: int) -> int:
+    def dc_bins(self, bins: int) -> int:
         """How many of the lowest bins are DC: 1 for an STFT whose other bins fill the network, else 0."""
         return 1 if bins > 1 and bins % self.stride == 1 else 0
 
@@ -283,5 +283,6 @@ def _is_name(source: object) -> bool:
 def _mirrored(x: Tensor, more: int) -> Tensor:
     """A sequence along the last axis that goes back from its end, and forth again, for so many steps more."""
     length = x.shape[-1]
-    index = torch.arange(length + more, device=x.device) % max(2 * length - 2, 1)
+    # A single step has the period 1, here without a condition, which a trace would not keep.
+    index = torch.arange(length + more, device=x.device) % (2 * length - 2 + 1 // length)
     return x.index_select(-1, torch.minimum(index, 2 * length - 2 - index))

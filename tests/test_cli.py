@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from svs_unet_plugin import checkpoint
+from svs_unet_plugin import checkpoint, engines
 from svs_unet_plugin.cli import main
 
 COMMAND = [sys.executable, "-m", "svs_unet_plugin.cli"]
@@ -168,6 +168,7 @@ def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
     assert f"torch            {torch.__version__}" in said and "devices          cpu" in said
+    assert f"engines          {', '.join(engines.installed())}" in said
     assert "separation       works" in said and "writes mp3, ogg, opus, m4a" in said
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path)

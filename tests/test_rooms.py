@@ -19,9 +19,9 @@ LAYERS = (
     ("corpora",),
     ("streaming",),
     ("separator",),
-    ("checkpoint", "encoding", "pipeline"),
+    ("checkpoint", "encoding", "export", "pipeline"),
     ("chunks", "arrays"),
-    ("treble",),
+    ("treble", "engines"),
     ("audio", "stft", "unet", "spectrogram", "errors"),
     ("ffmpeg", "mp3", "files", "workers", "module_view", "pickling", "progress"),
 )

@@ -14,8 +14,8 @@ import torch
 from scipy.signal import butter, sosfilt
 
 from svs_unet_plugin import STFT, Separator, UNet, audio, pipeline, separate
-from svs_unet_plugin.chunks import in_float32
 from svs_unet_plugin.corpora.synthetic.song import make_song
+from svs_unet_plugin.engines import in_float32
 from svs_unet_plugin.separator import Cancelled
 
 

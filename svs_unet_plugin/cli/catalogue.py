@@ -24,6 +24,7 @@ NOT_HERE = frozenset(
         "overwrite",
         "dry_run",
         "device",
+        "engine",
         "start",
         "duration",
         "keep_going",

@@ -1,4 +1,4 @@
-"""What is in a checkpoint, and in the other host's form: ``svs-unet info`` and ``convert``."""
+"""What is in a checkpoint, and other forms of it: ``svs-unet info``, ``convert`` and ``export``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+FORMATS = ("onnx", "torchscript", "exported-program")  # those of export, which takes long to import
 CHECKPOINT = click.argument("checkpoint")
 
 
@@ -55,4 +56,23 @@ def convert(checkpoint: str, out: Path) -> None:
         from svs_unet_plugin.asteroid import SVSUNet
 
         write(SVSUNet.from_network(loaded.network, loaded.stft).serialize(), out)
+    print(out)
+
+
+@click.command(short_help="Write a checkpoint's network for other programs: ONNX, TorchScript ...")
+@CHECKPOINT
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--format", "form", type=click.Choice(FORMATS), required=True)
+def export(checkpoint: str, out: Path, form: str) -> None:
+    """Write the network of a CHECKPOINT, a path or the name of bundled weights, to the file OUT.
+
+    It takes magnitudes (batch, inputs, bins, frames), as many items and frames as you like, and returns masks
+    (batch, sources * channels, bins, frames). The file gets its name once its masks are the checkpoint's to
+    1e-4. In it are the sources and the transform as well.
+    """
+    from svs_unet_plugin.checkpoint import read
+    from svs_unet_plugin.export import export as write
+
+    loaded = read(checkpoint)
+    write(loaded.network, loaded.stft, out, form)
     print(out)

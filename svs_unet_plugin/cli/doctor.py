@@ -81,12 +81,14 @@ def _separation() -> bool:
         import soundfile
         import torch
 
+        from svs_unet_plugin.engines import installed
         from svs_unet_plugin.separator import Separator
 
         devices = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
         devices += ["mps"] if torch.backends.mps.is_available() else []
         _row("libsndfile", soundfile.__libsndfile_version__)
         _row("devices", f"{', '.join(devices)}; {torch.get_num_threads()} threads")
+        _row("engines", ", ".join(installed()))
         noise = np.random.default_rng(0).uniform(-1, 1, 44_100)
         Separator().separate(noise, 44_100)
     except Exception as error:  # whatever is wrong here is what is looked for

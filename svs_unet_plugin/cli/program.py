@@ -51,6 +51,7 @@ for command in (
     completion.completion,
     checkpoints.info,
     checkpoints.convert,
+    checkpoints.export,
     data.data,
     asteroid.asteroid,
 ):

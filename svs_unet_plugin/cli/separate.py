@@ -30,6 +30,7 @@ class _Out(click.Path):
 
 
 FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "m4a")  # those of encoding, which takes longer to import
+ENGINES = ("torch", "onnxruntime", "openvino")  # those of engines, likewise
 
 
 class _Bitrate(click.ParamType):
@@ -103,6 +104,11 @@ def _split(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option("-j", "--jobs", type=click.IntRange(1), default=1, show_default=True, help="Songs at a time.")
 @click.option("-d", "--device", metavar="NAME", help="cpu, cuda, mps ...; by default a GPU if there is one.")
 @click.option(
+    "--engine",
+    type=click.Choice(ENGINES),
+    help="What computes the network, by default torch; the others on a CPU alone.",
+)
+@click.option(
     "--views",
     type=click.IntRange(1, 8),
     default=1,
@@ -141,6 +147,7 @@ def separate(
     dry_run: bool,
     jobs: int,
     device: str | None,
+    engine: str | None,
     views: int,
     start: float,
     duration: float | None,
@@ -190,7 +197,7 @@ def separate(
         from svs_unet_plugin.separator import ACCOMPANIMENT, Separator
 
         encoding = encoding_of(*form_options)
-        separator = Separator(weights, device, views=views)
+        separator = Separator(weights, device, views=views, engine=engine)
         wanted = ("vocals", ACCOMPANIMENT) if two_stems else stems or separator.sources
         if unknown := set(wanted) - set(separator.sources):
             raise click.UsageError(f"--stems may be {', '.join(separator.sources)}, got {', '.join(unknown)}")
@@ -203,10 +210,13 @@ def separate(
         report = Report(len(found), jobs, as_json=as_json, quiet=quiet, verbose=verbose, to_stdout=to_stdout)
         stack.callback(torch.set_num_threads, torch.get_num_threads())
         torch.set_num_threads(max(torch.get_num_threads() // jobs, 1))
-        report.tell(f"{find(weights)} on {separator.device}, {torch.get_num_threads()} threads a song")
+        report.tell(
+            f"{find(weights)} by {separator.engine} on {separator.device}, "
+            f"{torch.get_num_threads()} threads a song"
+        )
         batch = Batch(
             separator,
-            lambda: Separator(weights, "cpu", views=views),
+            lambda: Separator(weights, "cpu", views=views, engine=engine),
             encoding,
             report,
             skip_existing=skip_existing,

@@ -114,7 +114,7 @@ def main() -> None:
                 seconds=30,
                 seed=1,
                 sample_rate=stft.sample_rate,
-                soundfont=clip_settings.soundfont,
+                soundfont=Path(clip_settings.soundfont) if clip_settings.soundfont else None,
             )
             yield Collection(whole_songs(find_tracks(corpus)), clip_settings.synthetic_share)
         if clip_settings.songs:
