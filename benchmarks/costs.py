@@ -119,9 +119,11 @@ def limit(setting: Setting) -> str:
         "bundled `vocals`": Separator(device=setting.device),
     }.items():
         network = separator.network
-        convolutions = _convolutions(network, _magnitude(setting))
+        convolutions = _convolutions(network, _magnitude(setting, inputs=network.inputs))
         works[f"{name}: its convolutions, each alone"] = _inference(partial(_run, convolutions))
-        works[f"{name}: the network"] = _inference(partial(network, _magnitude(setting)))
+        works[f"{name}: the network"] = _inference(
+            partial(network, _magnitude(setting, inputs=network.inputs))
+        )
         works[f"{name}: a separation"] = partial(separator.separate, audio, RATE)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # as `Separator` has it
         counted = {name: _multiply_adds(work) for name, work in works.items()}
@@ -179,5 +181,5 @@ def _on(network: UNet, setting: Setting) -> nn.Module:
     return network.to(setting.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def _magnitude(setting: Setting, batch: int = 1, frames: int = FRAMES) -> Tensor:
-    return torch.rand(batch, 1, 513, frames, device=setting.device)
+def _magnitude(setting: Setting, batch: int = 1, frames: int = FRAMES, inputs: int = 1) -> Tensor:
+    return torch.rand(batch, inputs, 513, frames, device=setting.device)

@@ -30,7 +30,7 @@ def random_unet(**arguments: Any) -> UNet:
     torch.manual_seed(0)
     network = UNet(**arguments)
     with torch.no_grad():
-        network.train()(torch.rand(1, 1, 513, 128) ** 8)
+        network.train()(torch.rand(1, network.inputs, 513, 128) ** 8)
         network.get_parameter("decoder.5.weight").mul_(20)  # so that the masks are not all one half
     return network.eval()
 
