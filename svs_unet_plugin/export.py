@@ -48,9 +48,8 @@ def export(network: UNet, stft: STFT, path: str | os.PathLike[str], form: str) -
     with atomic_write(path) as beside, torch.inference_mode(False), torch.no_grad():
         run = FORMATS[form](network, stft, bins, beside)
         for batch, frames in (1, 1), (1, 64), (3, 200):
-            magnitude = (
-                torch.rand(batch, network.inputs, bins, frames) ** 8
-            )  # mostly small, as those of music
+            # Mostly small, as those of music.
+            magnitude = torch.rand(batch, network.inputs, bins, frames) ** 8
             difference = float((run(magnitude) - network(magnitude)).abs().max())
             if not difference <= TOLERANCE:
                 raise ValueError(
@@ -99,7 +98,9 @@ def _torchscript(network: UNet, stft: STFT, bins: int, path: Path) -> Callable[[
 def _exported_program(network: UNet, stft: STFT, bins: int, path: Path) -> Callable[[Tensor], Tensor]:
     config = torch.fx.experimental._config
     if not hasattr(config, "backed_size_oblivious"):
-        raise ValueError(f"torch {torch.__version__} makes no program for any number of frames: 2.8 does")
+        raise ValueError(
+            f"torch {torch.__version__} makes no program for any number of frames: a newer one does"
+        )
     if network.bottleneck_type is not None:
         raise ValueError(
             f"torch makes no program for any number of frames of a {network.bottleneck_type} bottleneck: "
