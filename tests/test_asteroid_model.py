@@ -12,6 +12,7 @@ import soundfile
 import torch
 from scipy.signal import stft as scipy_stft
 
+import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT, Separator, UNet, audio, checkpoint
 from svs_unet_plugin.asteroid import SVSUNet, asteroid, separate_preserving_scale
 from svs_unet_plugin.asteroid.separation import separate_file_preserving_scale
@@ -105,6 +106,26 @@ def plain_leaves(content: Any) -> bool:
     if isinstance(content, list):
         return all(map(plain_leaves, content))
     return content is None or type(content) in (str, float, int)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_all_doors_give_one_answer_in_stereo(
+    make_network: Callable[..., UNet], tmp_path: Path, channels: int
+) -> None:
+    """A network of two channels, which sees both together, or a single one."""
+    network, path = make_network(in_channels=2, sources=("drums", "vocals")), tmp_path / "model.pth"
+    svs.save(svs.from_network(network), path, stft=STFT())
+    mixture = np.random.default_rng(0).uniform(-1, 1, (channels, 30_000)).astype(np.float32)
+    ours = Separator(path, device="cpu").separate(mixture, 8192)["vocals"]
+    signal = nussl.AudioSignal(audio_data_array=mixture, sample_rate=8192)
+    by_nussl = nussl.separation.deep.DeepMaskEstimation(signal, model_path=str(path))()[1].audio_data
+    model = SVSUNet.from_network(checkpoint.read(path).network, STFT())
+    with torch.no_grad():
+        by_asteroid = model(torch.from_numpy(mixture)[None])[0, 0].numpy()
+    inner = slice(0, -2 * 1024)  # where the frames of all are the same
+    np.testing.assert_allclose(by_nussl[:, inner], ours[:, inner], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(np.atleast_2d(by_asteroid)[:, inner], ours[:, inner], rtol=0, atol=1e-4)
+    assert np.std(ours) > 0.05
 
 
 def test_a_file_holds_plain_data_and_comes_back_to_the_bit(model: Any, path: Path, tmp_path: Path) -> None:
