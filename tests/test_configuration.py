@@ -30,14 +30,22 @@ def test_the_defaults_are_those_of_what_is_configured() -> None:
     assert conf.name == "U-Net"
 
 
+def begins(*arguments: str) -> UNet:
+    """A network of a configuration, as its training begins with it."""
+    conf = configured(*arguments)
+    network = UNet(sources=conf.sources, **conf.network)
+    conf.load_weights(network)
+    return network
+
+
 def test_a_training_begins_with_weights(network: UNet, checkpoint_path: Path) -> None:
     """Those of one channel are widened for two; those of another network, or transform, are refused."""
     same = ("--weights", str(checkpoint_path), "--channels", "4")
-    begun = configured(*same).make_network()
+    begun = begins(*same)
     assert begun.training
     for name, weight in begun.state_dict().items():
         assert torch.equal(weight, network.state_dict()[name])
-    widened = configured(*same, "--in_channels", "2").make_network()
+    widened = begins(*same, "--in_channels", "2")
     assert widened.in_channels == 2 and widened.training
     assert torch.equal(widened.encoder[0][0].weight[:, 2:3], network.encoder[0][0].weight)
     for option, message in (
@@ -46,9 +54,9 @@ def test_a_training_begins_with_weights(network: UNet, checkpoint_path: Path) ->
         (("--sources", "vocals,drums"), "have other settings: sources was"),
     ):
         with pytest.raises(ValueError, match=message):
-            configured(*same, *option).make_network()
+            begins(*same, *option)
     with pytest.raises(FileNotFoundError, match="no checkpoint at nothing"):
-        configured("--weights", "nothing").make_network()
+        begins("--weights", "nothing")
 
 
 def test_options_override_the_file(tmp_path: Path) -> None:

@@ -330,6 +330,25 @@ def test_mir1k_goes_on_in_stereo_with_songs_and_voices(mir1k: tuple[Path, str], 
     assert done.returncode != 0 and "holds no audio files" in done.stderr
 
 
+@pytest.mark.parametrize("host", ["nussl", "asteroid"])
+def test_musdb18s_recipes_begin_with_weights(host: str, checkpoint_path: Path, tmp_path: Path) -> None:
+    """Which hardly change at a rate of next to nothing."""
+    make_corpus(tmp_path / "corpus", 3, 4.0, 0, sample_rate=8192)
+    prepare(tmp_path / "corpus", tmp_path / "songs", jobs=1)
+    script = [sys.executable, RECIPES / "musdb18" / host / "train.py", "--weights", checkpoint_path]
+    script += ["--channels", "4", "--epochs", "1", "--epoch_steps", "1", "--batch_size", "2"]
+    script += ["--excerpt_frames", "30", "--learning_rate", "1e-9", "--data_dir", tmp_path / "songs"]
+    subprocess.run([*script, "--exp_dir", tmp_path / "exp"], check=True, capture_output=True)
+    expected = dict(checkpoint.read(checkpoint_path).network.named_parameters())
+    for name, weight in checkpoint.read(tmp_path / "exp" / "best_model.pth").network.named_parameters():
+        torch.testing.assert_close(weight, expected[name], atol=1e-6, rtol=0)
+    done = subprocess.run(
+        [*script, "--exp_dir", tmp_path / "other", "--hop_length", "256"], capture_output=True, text=True
+    )
+    assert done.returncode != 0 and "hop_length was 768 and is now 256" in done.stderr
+    assert not (tmp_path / "other").exists()
+
+
 def test_publishes_what_opens_by_name(
     mir1k: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

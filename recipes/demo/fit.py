@@ -59,8 +59,8 @@ def seconds(given: list[str], steps: int) -> float:
     conf, prepared = parser.configuration(options), open_prepared(options.data_dir)
     with TemporaryDirectory() as out:
         start = time.monotonic()
-        network = recipe.network_of(conf)
-        recipe.train(conf, prepared, Path(out), network, mixtures=out, progress=False)
+        model = recipe.make_model(conf, recipe.network_of(conf))
+        recipe.train(conf, prepared, Path(out), model, mixtures=out, progress=False)
         return time.monotonic() - start
 
 

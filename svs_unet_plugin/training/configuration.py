@@ -83,34 +83,29 @@ class Configuration:
         """The transform of the network, for songs at this rate in Hz."""
         return STFT(sample_rate, self.window_length, self.hop_length)
 
-    def make_network(self) -> UNet:
-        """The network before it is trained, in training mode.
+    def load_weights(self, network: UNet) -> None:
+        """Give a network what its training begins with, if the configuration names weights.
 
         Raises:
             FileNotFoundError: if there are no such weights.
             ValueError: if they are of another network or another transform; those of a single channel may
-                become a network of two.
+                become those of a network of two.
         """
         if self.weights is None:
-            return UNet(sources=self.sources, **self.network)
+            return
         loaded = checkpoint.read(self.weights)
-        network = loaded.network.train()
-        if (network.in_channels, self.network["in_channels"]) == (1, 2):
-            network = as_stereo(network)
-        found = {
-            **network.arguments(),
-            "window_length": loaded.stft.window_length,
-            "hop_length": loaded.stft.hop_length,
-        }
+        held, stft = loaded.network, loaded.stft
+        if (held.in_channels, network.in_channels) == (1, 2):
+            held = as_stereo(held)
+        found = {**held.arguments(), "window_length": stft.window_length, "hop_length": stft.hop_length}
         asked = {
-            "sources": list(self.sources),
-            **self.network,
+            **network.arguments(),
             "window_length": self.window_length,
             "hop_length": self.hop_length,
         }
-        if other := differences(found, asked, ()):
+        if other := differences(found, asked):
             raise ValueError(f"weights {self.weights} have other settings: {'; '.join(other)}")
-        return network
+        network.load_state_dict(held.state_dict())
 
     @property
     def name(self) -> str:

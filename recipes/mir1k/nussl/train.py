@@ -74,6 +74,9 @@ def main() -> None:
     parser.add_script_argument("--workers", type=int, default=0, help="processes that read data")
     options = parser.parse_args()
     conf, experiment = parser.configuration(options), Path(options.exp_dir)
+    nussl.utils.seed(conf.training.seed)
+    model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(conf.sources, **conf.network))
+    conf.load_weights(model.layers["mask"])
     configuration.keep(conf, experiment, options.data_dir)
     clip_settings = ClipSettings(**{field.name: options[field.name] for field in fields(ClipSettings)})
     stft = conf.stft()
@@ -138,9 +141,6 @@ def main() -> None:
             steps = transform("train", conf.excerpts.excerpt_frames)
             train_data = clips("train", False, stft_params=params, transform=steps)
         val_data = clips("train", True, stft_params=params, transform=transform("valid", None))
-
-        nussl.utils.seed(conf.training.seed)
-        model = svs.from_network(conf.make_network())
         print(svs.train(model, train_data, val_data, experiment, conf.training, workers=options.workers))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import yaml
 from eval import entry_of
-from train import network_of, train
+from train import make_model, network_of, train
 
 from svs_unet_plugin import STFT, audio
 from svs_unet_plugin.corpora.musdb import STEMS, Track
@@ -193,10 +193,11 @@ def other_networks(conf: Configuration, stft: STFT, epochs: int | None) -> list[
     by a BLSTM of nussl's tutorial (E. Manilow, P. Seetharaman, J. Salamon: "Open source tools & data for
     music source separation", 2020), each where the experiment's network is not the same.
     """
-    values = {**conf.values, "epochs": epochs or conf.training.epochs}
+    values = {**conf.values, "epochs": epochs or conf.training.epochs, "weights": None}
+    paper = {"in_channels": 1, "bottleneck": None, "max_channels": None, "residual_blocks": 0}
     found = []
     for id, changes in (
-        ("unet-plain", {"sources": "vocals", "bottleneck": None, "max_channels": None, "residual_blocks": 0}),
+        ("unet-plain", {"sources": "vocals", **paper}),
         ("unet-blstm", {"sources": "vocals", "bottleneck": "blstm"}),
         ("unet-four-stems", {"sources": ",".join(STEMS)}),
     ):
@@ -212,7 +213,8 @@ def other_networks(conf: Configuration, stft: STFT, epochs: int | None) -> list[
         num_sources=1,
         mask_activation=["sigmoid"],
     )
-    return [*found, Other(BLSTM, Configuration.of({**values, "sources": "vocals"}), tutorials, stft)]
+    of_one_channel = Configuration.of({**values, "sources": "vocals", "in_channels": 1})
+    return [*found, Other(BLSTM, of_one_channel, tutorials, stft)]
 
 
 def train_all(
@@ -234,7 +236,7 @@ def train_other(other: Other, prepared: Prepared, experiment: Path, device: str 
         other.conf,
         prepared,
         folder,
-        other.network,
+        make_model(other.conf, other.network),
         mixtures=experiment / "mixtures",
         device=device,
         progress=multiprocessing.parent_process() is None,  # or the bars would be in each other's way

@@ -27,13 +27,13 @@ def main() -> None:
     parser.add_script_argument("--workers", type=int, default=0, help="processes that read data")
     options = parser.parse_args()
     conf, experiment = parser.configuration(options), Path(options.exp_dir)
-    network, prepared = network_of(conf), open_prepared(options.data_dir)
+    model, prepared = make_model(conf, network_of(conf)), open_prepared(options.data_dir)
     configuration.keep(conf, experiment, options.data_dir)
     best = train(
         conf,
         prepared,
         experiment,
-        network,
+        model,
         mixtures=options.mixtures,
         device=options.device,
         workers=options.workers,
@@ -59,11 +59,24 @@ def network_of(conf: Configuration) -> dict[str, Any]:
     return svs.build_unet_mask_inference(conf.sources, **conf.network)
 
 
+def make_model(conf: Configuration, network: dict[str, Any]) -> Any:
+    """A ``nussl.ml.SeparationModel`` as the training begins with it.
+
+    Args:
+        network: the model's configuration; if it is not that of a `svs_unet_plugin.nussl.UNet`, ``conf``
+            names no weights.
+    """
+    nussl.utils.seed(conf.training.seed)
+    model = nussl.ml.SeparationModel(network)
+    conf.load_weights(model.layers["mask"])
+    return model
+
+
 def train(
     conf: Configuration,
     prepared: Prepared,
     out: Path,
-    network: dict[str, Any],
+    model: Any,
     *,
     mixtures: str | Path,
     device: str | None = None,
@@ -76,13 +89,11 @@ def train(
     Args:
         prepared: the songs.
         out: the folder of the run.
-        network: a configuration for ``nussl.ml.SeparationModel`` that estimates the configuration's sources.
+        model: a ``nussl.ml.SeparationModel`` that estimates the configuration's sources, see `make_model`.
         mixtures: the folder that mix.py writes to, if the configuration asks for it.
         device, workers, progress: see `svs_unet_plugin.nussl.train`.
         validation: further arguments of the dataset of songs for validation.
     """
-    nussl.utils.seed(conf.training.seed)
-    model = nussl.ml.SeparationModel(network)
     with lock(out / "cache"):  # which is emptied as soon as it is opened, whoever reads it
         songs = whole_songs(
             prepared.valid,
