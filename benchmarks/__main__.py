@@ -13,6 +13,7 @@ SECTIONS = {
     "separation": ("Separation, beside others", "separation.section"),
     "changes": ("What a change costs", "costs.changes"),
     "batches": ("Items at once", "costs.batches"),
+    "engines": ("What computes the network", "costs.engines"),
     "limit": ("The machine's limit", "costs.limit"),
     "memory": ("Memory against length", "memory.section"),
     "training": ("A training step", "training.section"),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from svs_unet_plugin import STFT, Separator, UNet
+from svs_unet_plugin.engines import installed, make_engine
 
 FRAMES = 1024
 """That the network is given when it is timed by itself: as many as `Separator` takes at a time."""
@@ -91,12 +92,35 @@ def batches(setting: Setting) -> str:
     taken = setting.turns(
         {f"{size}": _inference(partial(network, _magnitude(setting, size, FRAMES // 4))) for size in BATCHES}
     )
-    rows = [
-        [name, *(f"{digits(1000 * median(seconds) / size)}" for size in [int(name)])]
-        for name, seconds in taken.items()
-    ]
+    rows = [[name, digits(1000 * median(seconds) / int(name))] for name, seconds in taken.items()]
     what = f"The paper's U-Net alone, items of {FRAMES // 4} frames, {setting.rounds} turns each."
     return f"{what}\n\n{table(['items at once', 'ms an item'], rows)}"
+
+
+def engines(setting: Setting) -> str:
+    """What computes the network of bundled weights on a CPU, and how far its masks are from torch's."""
+    audio, rows = noise(setting.seconds), []
+    for weights in ("vocals", "small"):
+        separators = {name: Separator(weights, "cpu", engine=name) for name in installed()}
+        network = separators["torch"].network
+        magnitude = torch.rand(1, network.inputs, 513, FRAMES) ** 8  # mostly small, as those of music
+        masks = {
+            name: _inference(partial(separator.masker.engine.masks, magnitude))()
+            for name, separator in separators.items()
+        }
+
+        def begin(name: str, network: UNet = network, magnitude: Tensor = magnitude) -> None:
+            make_engine(name, network, torch.device("cpu")).masks(magnitude[..., : network.stride])
+
+        taken = setting.turns({name: partial(one.separate, audio, RATE) for name, one in separators.items()})
+        begun = setting.turns({name: _inference(partial(begin, name)) for name in separators})
+        for name, seconds in taken.items():
+            row = _row(f"`{weights}`, {name}", seconds, setting, taken["torch"])
+            difference = (masks[name] - masks["torch"]).abs().max()
+            rows.append([*row, spread(begun[name]), f"{float(difference):.0e}"])
+    columns = ["weights, engine", "seconds", "times real time", "÷ torch", "to begin", "masks differ by"]
+    what = f"{digits(setting.seconds)} s of stereo at 44.1 kHz, {setting.rounds} turns each."
+    return f"{what}\n\n{table(columns, rows)}"
 
 
 def limit(setting: Setting) -> str:

@@ -133,8 +133,7 @@ OTHERS: Mapping[str, Callable[[torch.device], Separate]] = {
     "HT Demucs": ht_demucs,
 }
 SYSTEMS = {**OURS, **HOSTS, **OTHERS}
-"""Load what separates on a device, by name.
-They raise ``ImportError`` where a package is missing."""
+"""Load what separates on a device, by name; they raise ``ImportError`` where a package is missing."""
 
 
 def _nussl() -> tuple[Any, Any]:
