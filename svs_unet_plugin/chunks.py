@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from svs_unet_plugin.engines import Engine, in_float32
-from svs_unet_plugin.stft import STFT, stereo_magnitudes
+from svs_unet_plugin.stft import STFT, network_magnitudes
 from svs_unet_plugin.treble import Gain, treble_gain
 from svs_unet_plugin.unet import UNet
 
@@ -74,9 +74,8 @@ class Masker:
         """
         network = self.network
         masks = []
-        for item, magnitude in enumerate(
-            self._seen(spectrum, divisor)
-        ):  # as long as all at once, less memory
+        # One after the other takes as long as all at once, and less memory.
+        for item, magnitude in enumerate(self._seen(spectrum, divisor)):
             if context is None:
                 of_all = self.engine.masks(magnitude[None])
             else:
@@ -105,9 +104,9 @@ class Masker:
 
     def _seen(self, spectrum: Tensor, divisor: float) -> Tensor:
         """``(items, inputs, bins, frames)``: what the network sees at once."""
-        if self.network.in_channels == 1:
-            return spectrum.abs()[:, None] / divisor
-        return stereo_magnitudes(spectrum[None] if len(spectrum) == 2 else spectrum[:, None]) / divisor
+        together = self.network.in_channels == len(spectrum) == 2
+        items = spectrum[None] if together else spectrum[:, None]
+        return network_magnitudes(items, self.network.in_channels) / divisor
 
 
 @dataclass(frozen=True)

@@ -44,12 +44,11 @@ def export(network: UNet, stft: STFT, path: str | os.PathLike[str], form: str) -
     """
     if form not in FORMATS:
         raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {form!r}")
-    bins = stft.window_length // 2 + 1
     with atomic_write(path) as beside, torch.inference_mode(False), torch.no_grad():
-        run = FORMATS[form](network, stft, bins, beside)
+        run = FORMATS[form](network, stft, beside)
         for batch, frames in (1, 1), (1, 64), (3, 200):
             # Mostly small, as those of music.
-            magnitude = torch.rand(batch, network.inputs, bins, frames) ** 8
+            magnitude = torch.rand(batch, network.inputs, stft.bins, frames) ** 8
             difference = float((run(magnitude) - network(magnitude)).abs().max())
             if not difference <= TOLERANCE:
                 raise ValueError(
@@ -72,11 +71,11 @@ def metadata(network: UNet, stft: STFT) -> dict[str, Any]:
     }
 
 
-def _onnx(network: UNet, stft: STFT, bins: int, path: Path) -> Callable[[Tensor], Tensor]:
+def _onnx(network: UNet, stft: STFT, path: Path) -> Callable[[Tensor], Tensor]:
     require("onnxruntime")
     import onnx
 
-    model = onnx.load_model_from_string(onnx_graph(network, bins))
+    model = onnx.load_model_from_string(onnx_graph(network, stft.bins))
     model.doc_string = "Magnitudes of a mixture to masks; see the metadata."
     values = metadata(network, stft).items()
     onnx.helper.set_model_props(
@@ -88,14 +87,14 @@ def _onnx(network: UNet, stft: STFT, bins: int, path: Path) -> Callable[[Tensor]
     return lambda magnitude: torch.from_numpy(run(magnitude.numpy()))
 
 
-def _torchscript(network: UNet, stft: STFT, bins: int, path: Path) -> Callable[[Tensor], Tensor]:
+def _torchscript(network: UNet, stft: STFT, path: Path) -> Callable[[Tensor], Tensor]:
     scripted = torch.jit.script(network)
     torch.jit.save(scripted, path, _extra_files={METADATA: json.dumps(metadata(network, stft))})
     run: Callable[[Tensor], Tensor] = torch.jit.load(path)
     return run
 
 
-def _exported_program(network: UNet, stft: STFT, bins: int, path: Path) -> Callable[[Tensor], Tensor]:
+def _exported_program(network: UNet, stft: STFT, path: Path) -> Callable[[Tensor], Tensor]:
     config = torch.fx.experimental._config
     if not hasattr(config, "backed_size_oblivious"):
         raise ValueError(
@@ -106,7 +105,7 @@ def _exported_program(network: UNet, stft: STFT, bins: int, path: Path) -> Calla
             f"torch makes no program for any number of frames of a {network.bottleneck_type} bottleneck: "
             "take onnx or torchscript"
         )
-    example = torch.rand(2, network.inputs, bins, 150)
+    example = torch.rand(2, network.inputs, stft.bins, 150)
     # By itself, torch makes programs of their own for one item, for one column of the deepest layer, and for
     # frames that are a multiple of 64.
     with config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]

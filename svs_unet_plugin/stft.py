@@ -174,6 +174,11 @@ class STFT:
         return WINDOWS[self.window_type](self.window_length, dtype=like.dtype, device=like.device)
 
 
+def network_magnitudes(spectrum: Tensor, in_channels: int) -> Tensor:
+    """What a network of one or two channels sees of a spectrum ``(..., channels, bins, frames)``."""
+    return spectrum.abs() if in_channels == 1 else stereo_magnitudes(spectrum)
+
+
 def stereo_magnitudes(spectrum: Tensor) -> Tensor:
     """What a network of two channels sees: the magnitudes of left, right, mid and side.
 

@@ -68,7 +68,7 @@ def test_exported_program(stereo: UNet, make_network: Callable[..., UNet], tmp_p
 def test_a_file_that_is_not_the_network_gets_no_name(
     network: UNet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write(network: UNet, stft: STFT, bins: int, path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
+    def write(network: UNet, stft: STFT, path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
         path.write_bytes(b"something")
         return lambda magnitude: network(magnitude) + 2e-4
 

@@ -71,7 +71,7 @@ class Excerpts(Dataset):
     def __getitem__(self, draw: Draw) -> Item:
         """The excerpt of ``(epoch, index)``: mixture ``(channels, time)``, sources ``(sources, channels,
         time)``."""
-        excerpt = torch.from_numpy(self.mixer.draw(draw_generator(self.seed, draw)).copy())
+        excerpt = torch.from_numpy(self.mixer.draw(draw_generator(self.seed, draw)))
         return excerpt.sum(dim=0), excerpt[self._rows]
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from svs_unet_plugin.asteroid import compat
 from svs_unet_plugin.separator import ACCOMPANIMENT
-from svs_unet_plugin.stft import STFT, stereo_magnitudes
+from svs_unet_plugin.stft import STFT, network_magnitudes
 from svs_unet_plugin.training.loss import phase_sensitive_magnitude
 from svs_unet_plugin.unet import UNet
 
@@ -145,8 +145,8 @@ class SVSUNet(BaseModel):
         spectrum = self.stft.analyse(mixture)
         magnitude = spectrum.abs()
         peak = magnitude.amax(dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(magnitude.dtype).tiny)
-        seen = magnitude if self.network.in_channels == 1 else stereo_magnitudes(spectrum)
-        masks = self.network(seen / peak).to(magnitude.dtype)  # of bfloat16, in mixed precision
+        seen = network_magnitudes(spectrum, self.network.in_channels) / peak
+        masks = self.network(seen).to(magnitude.dtype)  # of bfloat16, in mixed precision
         masks = masks.unflatten(1, (len(self.network.sources), self.network.in_channels))
         return spectrum, masks[:, :, : mixture.shape[1]], peak
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from svs_unet_plugin import audio
 from svs_unet_plugin.asteroid import compat
+from svs_unet_plugin.asteroid.model import SVSUNet
 from svs_unet_plugin.encoding import Encoding, writers
 
 asteroid = compat.import_asteroid()
@@ -107,7 +108,7 @@ def separate_file_preserving_scale(
         model.sample_rate,
         mixture,
         sample_rate,
-        model.in_channels or 1,
+        channels=2 if isinstance(model, SVSUNet) and model.in_channels == 2 else 1,
     )
     Path(out).mkdir(parents=True, exist_ok=True)
     name = audio.track_name(Path(path))

@@ -179,7 +179,7 @@ class ExcerptMixer:
             if generator.random() < settings.mono:
                 excerpt[:] = excerpt.mean(axis=1, keepdims=True)
             elif generator.random() < 0.5:
-                excerpt = excerpt[:, ::-1]
+                excerpt = excerpt[:, ::-1].copy()  # torch takes no negative strides
         return excerpt
 
     def _song(self, name: str | None, generator: np.random.Generator) -> Song:
