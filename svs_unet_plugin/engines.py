@@ -151,7 +151,7 @@ class OpenVINOEngine(_GraphEngine):
 
     @staticmethod
     def compile(graph: bytes, threads: int) -> Run:
-        core = _import_openvino().Core()
+        core = _openvino_core()
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": threads,
@@ -166,6 +166,22 @@ class OpenVINOEngine(_GraphEngine):
             return masks
 
         return run
+
+
+def _openvino_core() -> Any:
+    """The one of this process, which is kept.
+
+    With the last one goes the stack on which the thread that made it handles signals (2026.4): if that
+    happens in another thread, the next Ctrl-C is a segmentation fault.
+    """
+    with _MAKING_CORE:
+        if not _CORES:
+            _CORES.append(_import_openvino().Core())
+        return _CORES[0]
+
+
+_CORES: list[Any] = []
+_MAKING_CORE = Lock()
 
 
 def _import_openvino() -> ModuleType:

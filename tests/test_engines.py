@@ -141,3 +141,26 @@ print(sys.modules["openvino.tools.ovc.telemetry_utils"].tm.__name__)
 """
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert said.stdout == "[]\nopenvino.tools.ovc.telemetry_stub\n"
+
+
+def test_signals_after_an_engine_is_gone(name: str) -> None:
+    """OpenVINO took the stack away on which they are handled, when its last engine went in another thread."""
+    script = f"""
+import gc, os, signal, threading
+import torch
+from svs_unet_plugin import Separator, UNet
+made = [Separator(UNet(channels=2), "cpu", engine={name!r})]
+made[0].separate(torch.rand(1000), 8192)
+def drop():
+    made.clear()
+    gc.collect()
+thread = threading.Thread(target=drop)
+thread.start()
+thread.join()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    said = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", script], capture_output=True, text=True
+    )
+    assert (said.returncode, said.stdout) == (0, "handled\n"), said.stderr
