@@ -365,7 +365,7 @@ def _reason(folder: Path) -> str:
     """Why a folder takes no more, which libsndfile keeps to itself ("System error")."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(bytes(1 << 20))
+            file.write(bytes(1 << 24))  # more than what libsndfile could not write
             file.flush()
     except OSError as error:
         return error.strerror or ""
