@@ -1,12 +1,12 @@
 # svs-unet in a container, on a CPU:
 #     docker build -t svs-unet .
 #     docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/music" svs-unet separate song.mp3 -o stems
-# On NVIDIA GPUs (the container then needs --gpus all), and with the packages of an extra:
-#     docker build -t svs-unet --build-arg TORCH=cu126 --build-arg EXTRAS=[hub,ray] .
+# On NVIDIA GPUs (the container then needs --gpus all), and with the packages of another extra:
+#     docker build -t svs-unet --build-arg TORCH=cu126 --build-arg EXTRAS=[torch,ray] .
 ARG PYTHON=3.11
 
 FROM python:${PYTHON}-slim AS build
-# The builds of torch at download.pytorch.org/whl/<TORCH>: cpu, cu126, cu128 ...
+# For extras with torch, its builds at download.pytorch.org/whl/<TORCH>: cpu, cu126, cu128 ...
 ARG TORCH=cpu
 ARG EXTRAS=
 WORKDIR /source

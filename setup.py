@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def read_version() -> str:
-    """Return ``__version__`` from the package's text: importing the package would need torch."""
+    """Return ``__version__`` from the package's text: importing the package would need numpy."""
     text = (ROOT / "svs_unet_plugin" / "__init__.py").read_text(encoding="utf-8")
     match = re.search(r'^__version__\s*(?::\s*\w+\s*)?=\s*["\']([^"\']+)["\']', text, re.MULTILINE)
     if match is None:
@@ -24,9 +24,8 @@ def read_description() -> str:
 
 
 CORE = [
-    # Checkpoints are read with weights_only=True, which torch 2.6 made the default.
-    # 2.14 is the newest that was tried.
-    "torch>=2.6,<2.15",
+    # What computes the bundled weights where there is no torch.
+    "onnxruntime>=1.23",
     # nussl and its own needs use names such as np.bool, which numpy 1.24 to 1.26 do not have.
     "numpy>=2.0",
     "soxr>=0.5",
@@ -38,7 +37,13 @@ CORE = [
     "click>=8.2",
 ]
 
+# Checkpoints are read with weights_only=True, which torch 2.6 made the default. 2.14 is the newest that was
+# tried.
+TORCH = "torch>=2.6,<2.15"
+
 EXTRAS = {
+    # Checkpoints, training, GPUs.
+    "torch": [TORCH],
     "nussl": ["nussl==1.1.9"],
     # What all of nussl needs, for `pip install --no-deps nussl==1.1.9`: nussl's own metadata also asks for
     # soxbindings, which must be compiled, and for more that only some of its parts use.
@@ -50,6 +55,7 @@ EXTRAS = {
         "PyYAML>=6.0",
         "scikit-learn>=1.5",
         "six",
+        TORCH,
         # nussl asks for these without a version: scipy<1.13 would take numpy back to 1.26, and
         # ignite.contrib, which nussl's trainer imports, is deprecated.
         "scipy>=1.13",
@@ -63,12 +69,14 @@ EXTRAS = {
         "librosa>=0.11",
         "requests",
         "pytorch-lightning>=2.2",
+        TORCH,
     ],
-    # Weights by their id on the Hugging Face Hub.
-    "hub": ["huggingface_hub>=0.24"],
-    # Engines: what else can compute the network on a CPU, and svs-unet export. Both by way of an ONNX graph.
-    "onnx": ["onnx>=1.20", "onnxruntime>=1.23"],
-    "openvino": ["onnx>=1.20", "openvino>=2026.0"],
+    # Weights by their id on the Hugging Face Hub, which has checkpoints.
+    "hub": ["huggingface_hub>=0.24", TORCH],
+    # Checkpoints as ONNX models, by svs-unet export, or for other engines than torch.
+    "onnx": ["onnx>=1.20", TORCH],
+    # The fastest on many CPUs.
+    "openvino": ["openvino>=2026.0"],
     # Catalogues: svs-unet separate --on ray.
     "ray": ["ray[data]>=2.51", "pyarrow>=17", "fsspec>=2024.6"],
     # Players in a notebook: AudioSignal.embed_audio, play and nussl's multitrack.
@@ -96,6 +104,7 @@ EXTRAS = {
         "scipy>=1.13",
         "stempeg>=0.2.4",
         "threadpoolctl>=3.5",
+        TORCH,
     ],
 }
 EXTRAS["nussl"] += EXTRAS["nussl-light"]

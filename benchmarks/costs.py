@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable
 from functools import partial
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from peers import Separate, plugin, random_unet
 from timing import RATE, Seconds, Setting, Work, digits, noise, spread, table
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from svs_unet_plugin import STFT, Separator, UNet
-from svs_unet_plugin.engines import installed, make_engine
+from svs_unet_plugin.engines import installed
 
 FRAMES = 1024
 """That the network is given when it is timed by itself: as many as `Separator` takes at a time."""
@@ -102,21 +103,19 @@ def engines(setting: Setting) -> str:
     audio, rows = noise(setting.seconds), []
     for weights in ("vocals", "small"):
         separators = {name: Separator(weights, "cpu", engine=name) for name in installed()}
-        network = separators["torch"].network
-        magnitude = torch.rand(1, network.inputs, 513, FRAMES) ** 8  # mostly small, as those of music
-        masks = {
-            name: _inference(partial(separator.masker.engine.masks, magnitude))()
-            for name, separator in separators.items()
-        }
+        inputs = separators["torch"].network.inputs
+        magnitude = torch.rand(1, inputs, 513, FRAMES).numpy() ** 8  # mostly small, as those of music
+        masks = {name: separator.masker.engine.masks(magnitude) for name, separator in separators.items()}
 
-        def begin(name: str, network: UNet = network, magnitude: Tensor = magnitude) -> None:
-            make_engine(name, network, torch.device("cpu")).masks(magnitude[..., : network.stride])
+        def begin(name: str, weights: str = weights, magnitude: np.ndarray = magnitude) -> None:
+            separator = Separator(weights, "cpu", engine=name)
+            separator.masker.engine.masks(magnitude[..., :64])
 
         taken = setting.turns({name: partial(one.separate, audio, RATE) for name, one in separators.items()})
-        begun = setting.turns({name: _inference(partial(begin, name)) for name in separators})
+        begun = setting.turns({name: partial(begin, name) for name in separators})
         for name, seconds in taken.items():
             row = _row(f"`{weights}`, {name}", seconds, setting, taken["torch"])
-            difference = (masks[name] - masks["torch"]).abs().max()
+            difference = np.abs(masks[name] - masks["torch"]).max()
             rows.append([*row, spread(begun[name]), f"{float(difference):.0e}"])
     columns = ["weights, engine", "seconds", "times real time", "÷ torch", "to begin", "masks differ by"]
     what = f"{digits(setting.seconds)} s of stereo at 44.1 kHz, {setting.rounds} turns each."
@@ -142,7 +141,7 @@ def limit(setting: Setting) -> str:
         "the paper's U-Net": Separator(random_unet(), setting.device, stft=STFT()),
         "bundled `vocals`": Separator(device=setting.device),
     }.items():
-        network = separator.network
+        network = cast(UNet, separator.network)
         convolutions = _convolutions(network, _magnitude(setting, inputs=network.inputs))
         works[f"{name}: its convolutions, each alone"] = _inference(partial(_run, convolutions))
         works[f"{name}: the network"] = _inference(

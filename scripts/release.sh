@@ -6,8 +6,9 @@
 # The tag, __version__ and the topmost section of CHANGELOG.md must name the same version, and nothing may be
 # uncommitted; `scripts/release.sh --untagged` makes and checks the files without that, as CI does.
 #
-# The wheel is built from the source distribution. It is installed in a new environment, with nussl and without
-# constraints, and the fast tests of the source distribution are run there. TORCH in the environment says what
+# The wheel is built from the source distribution. Alone in a new environment it must be small, bring no torch, and
+# separate audio. Then it is installed in another, with nussl and without constraints, and the fast tests of the
+# source distribution are run there. TORCH in the environment says what
 # pip is to install for torch ("torch" by default).
 set -eu
 cd "$(dirname "$0")/.."
@@ -46,13 +47,33 @@ wheel=$work/dist/svs_unet_plugin-$version-py3-none-any.whl
 source=$work/dist/svs_unet_plugin-$version.tar.gz
 "$work/tools/bin/python" -m zipfile -l "$wheel" >"$work/in_wheel"
 tar -tzf "$source" >"$work/in_source"
-for name in py.typed pretrained/vocals.pth pretrained/small.pth evaluation/report/report.html; do
+for name in py.typed pretrained/vocals.pth pretrained/vocals.onnx pretrained/small.pth evaluation/report/report.html; do
     grep -q "^svs_unet_plugin/$name " "$work/in_wheel" || stop "the wheel lacks $name"
 done
 if grep -E '^(tests|recipes|benchmarks)/' "$work/in_wheel"; then stop "this does not belong in the wheel"; fi
 for name in tests/conftest.py recipes/demo/run.sh constraints.txt docs/install.md scripts/release.sh; do
     grep -q "/$name\$" "$work/in_source" || stop "the source distribution lacks $name"
 done
+
+echo "release: install it alone"
+"$python" -m venv "$work/light"
+before=$(du -sm "$work/light" | cut -f 1)
+"$work/light/bin/pip" install -q "$wheel"
+size=$(($(du -sm "$work/light" | cut -f 1) - before))
+[ "$size" -lt 200 ] || stop "it takes $size MB with all that it needs, 200 or more"
+"$work/light/bin/python" - "$work/song.wav" <<'EOF'
+import importlib.util, sys, numpy, soundfile
+assert importlib.util.find_spec("torch") is None, "torch was installed"
+noise = numpy.random.default_rng(0).uniform(-0.5, 0.5, (60 * 44_100, 2))
+soundfile.write(sys.argv[1], noise, 44_100)
+EOF
+"$work/light/bin/svs-unet" separate "$work/song.wav" -o "$work/stems" --verbose
+"$work/light/bin/python" - "$work/song.wav" "$work/stems/song" <<'EOF'
+import sys, numpy, soundfile
+song, vocals, rest = (soundfile.read(f"{path}")[0] for path in (sys.argv[1], *(f"{sys.argv[2]}/{name}.wav" for name in ("vocals", "accompaniment"))))
+assert numpy.abs(vocals + rest - song).max() < 1e-6 and 0 < numpy.std(vocals) < numpy.std(song)
+EOF
+echo "release: alone it takes $size MB with all that it needs, and separates a minute of stereo"
 
 echo "release: install it in a new environment"
 "$python" -m venv "$work/venv"

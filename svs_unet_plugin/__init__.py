@@ -1,6 +1,6 @@
 """Singing-voice separation with the U-Net of Jansson et al. (ISMIR 2017), for nussl and on its own.
 
-What it offers is imported when it is asked for, so that the command line starts without torch.
+What it offers is imported when it is asked for. Bundled weights and ONNX models take no torch.
 
 >>> import svs_unet_plugin
 >>> stems = svs_unet_plugin.separate(mixture, 44_100, "vocals.pth")  # doctest: +SKIP

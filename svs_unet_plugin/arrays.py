@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from svs_unet_plugin.audio import check_rate
 
@@ -13,10 +13,15 @@ MOST_CHANNELS = 64
 """More channels than this, and more than samples, are refused: they are samples."""
 
 
+def is_tensor(audio: Any) -> bool:
+    """Whether it is a tensor of torch, which need not be installed."""
+    return "torch" in sys.modules and isinstance(audio, sys.modules["torch"].Tensor)
+
+
 def as_array(audio: Any) -> np.ndarray:
     """Numbers, whatever holds them."""
     try:
-        if isinstance(audio, Tensor):
+        if is_tensor(audio):
             audio = audio.detach().cpu()
             audio = audio.float() if audio.is_floating_point() else audio
         return np.asarray(audio)

@@ -33,7 +33,10 @@ from tqdm import tqdm
 
 from svs_unet_plugin import audio, files
 from svs_unet_plugin.encoding import Encoding
+from svs_unet_plugin.engines import Graph
 from svs_unet_plugin.separator import Separator
+from svs_unet_plugin.threads import set_threads
+from svs_unet_plugin.weights import PRETRAINED, parts
 
 ATTEMPTS = 2
 """How many workers may end at a song before it is given up."""
@@ -109,9 +112,7 @@ class Worker:
     """
 
     def __init__(self, network: Any, stft: Any, job: Job, starts: Any) -> None:
-        import torch
-
-        torch.set_num_threads(job.cpus)
+        set_threads(job.cpus)
         self.job, self.starts = job, starts
         self.separator = Separator(network, stft=stft, views=job.views)  # on the GPU that Ray gives, or none
 
@@ -511,6 +512,13 @@ def _claimed(folder: str, settings: dict[str, Any]) -> Iterator[None]:
 def _digest(separator: Separator) -> str:
     """The SHA-256 of a network's weights."""
     total = hashlib.sha256()
-    for name, value in separator.network.state_dict().items():
+    network = separator.network
+    if isinstance(network, Graph):
+        if isinstance(network.model, bytes):
+            return hashlib.sha256(network.model).hexdigest()
+        for path in parts(PRETRAINED / network.model.name):
+            total.update(files.digest(path).encode())
+        return total.hexdigest()
+    for name, value in network.state_dict().items():
         total.update(name.encode() + value.numpy().tobytes())
     return total.hexdigest()

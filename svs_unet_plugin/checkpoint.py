@@ -13,16 +13,11 @@ from __future__ import annotations
 import importlib.util
 import io
 import json
-import logging
 import os
 import re
-import ssl
 import types
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,17 +26,10 @@ import numpy as np
 import torch
 
 from svs_unet_plugin import files
+from svs_unet_plugin.errors import first_line
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.unet import UNet
-
-PRETRAINED = Path(__file__).parent / "pretrained"
-"""Where bundled weights lie, one file ``<name>.pth`` each."""
-
-DEFAULT_NAME = "vocals"
-"""The bundled weights that are taken when none are named."""
-
-HUB_FILE = "pytorch_model.bin"
-"""What a model's file is called on the Hugging Face Hub, for asteroid's ``from_pretrained`` too."""
+from svs_unet_plugin.weights import find, verify
 
 Allowed = Callable[..., Any] | tuple[Callable[..., Any], str]
 """A class that a file may name, alone or with the full name that it has there."""
@@ -78,8 +66,7 @@ def read(weights: str | os.PathLike[str] | None = None) -> Checkpoint:
         ValueError: if the file is no checkpoint of this network, or holds more than data.
     """
     path = find(weights)
-    if path.parent == PRETRAINED:
-        _verify(path)
+    verify(path)
     content = load_weights_only(path, _stand_ins(path))
     try:
         loaded = (_of_asteroid if "model_name" in content else _of_nussl)(content, path.stat().st_size)
@@ -92,7 +79,7 @@ def read(weights: str | os.PathLike[str] | None = None) -> Checkpoint:
         RuntimeError,
         ValueError,
     ) as error:
-        reason = f"{type(error).__name__}: {_first_line(error)}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise ValueError(f"{path} is no checkpoint of a svs_unet_plugin network: {reason}") from error
     loaded.network.eval()
     return loaded
@@ -161,7 +148,7 @@ def check_size(
             if name not in expected or name not in held or expected[name].shape != held[name].shape:
                 raise ValueError(f"its weights are not those of its configuration: see {name!r}")
     except (TypeError, AttributeError, OverflowError, RuntimeError) as error:
-        raise ValueError(f"its configuration is none of this network: {_first_line(error)}") from error
+        raise ValueError(f"its configuration is none of this network: {first_line(error)}") from error
     return network
 
 
@@ -186,106 +173,6 @@ def _flat(transform: Any) -> Iterator[Any]:
             waiting.extend(reversed(step.transforms))
         else:
             yield step
-
-
-def find(weights: str | os.PathLike[str] | None = None) -> Path:
-    """The file that is meant by a path, a name, an id on the hub, or None; see `read`."""
-    bundled = {path.stem: path for path in sorted(PRETRAINED.glob("*.pth"))}
-    name = DEFAULT_NAME if weights is None else os.fspath(weights)
-    if weights is not None and Path(weights).is_file():
-        return Path(weights)
-    if name in bundled:
-        return bundled[name]
-    if _HUB_ID.fullmatch(name):
-        return _download(name)
-    raise FileNotFoundError(
-        f"no checkpoint at {name}, and no bundled weights of that name ({', '.join(bundled)}); "
-        "a model on the Hugging Face Hub is owner/name@revision"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    """What an error says, without the stack that torch writes below it."""
-    return next(iter(str(error).splitlines()), "")
-
-
-_HUB_ID = re.compile(r"(?!.*\.\.)[\w.-]+/[\w.-]+@[\w./-]+")  # git takes no ".." either
-
-
-def _download(hub_id: str) -> Path:
-    """The file of a model on the Hugging Face Hub, from its cache if it is there.
-
-    A revision is asked for, since what a branch holds today it may not hold tomorrow.
-
-    Raises:
-        ValueError: if the file is not the one that the hub has, whose name in the cache is its SHA-256.
-    """
-    name, revision = hub_id.split("@", 1)
-    with asking_the_hub(hub_id) as reachable:
-        from huggingface_hub import hf_hub_download
-
-        path = Path(hf_hub_download(name, HUB_FILE, revision=revision, local_files_only=not reachable))
-    held = path.resolve()
-    if re.fullmatch(r"[0-9a-f]{64}", held.name) and files.digest(held) != held.name:
-        raise ValueError(f"{held} is not what the hub has of {hub_id}: remove it, and try again")
-    return path
-
-
-@contextmanager
-def asking_the_hub(model: str) -> Iterator[bool]:
-    """Whether the hub can be reached; its errors are said in one sentence, without a log of its retries.
-
-    It is tried once, since huggingface_hub tries for half a minute.
-
-    Args:
-        model: what is asked for.
-
-    Raises:
-        FileNotFoundError: if it can't be had.
-        ModuleNotFoundError: if huggingface_hub is not installed.
-    """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import LocalEntryNotFoundError, OfflineModeIsEnabled
-
-    unreachable = "" if constants.HF_HUB_OFFLINE else _unreachable(constants.ENDPOINT)
-    logger = logging.getLogger("huggingface_hub")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield not unreachable
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        reason = unreachable or "HF_HUB_OFFLINE is set"
-        raise FileNotFoundError(f"{model} can't be had from the hub nor its cache: {reason}") from error
-    except Exception as error:  # of the hub's, of httpx's, of requests', by its version
-        reason = unreachable or _first_line(error)
-        raise FileNotFoundError(f"{model} can't be had from the hub: {reason}") from error
-    finally:
-        logger.setLevel(level)
-
-
-def _unreachable(address: str) -> str:
-    """Why a host can't be reached; empty if it answers, whatever it says."""
-    try:
-        urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=10).close()
-    except urllib.error.HTTPError:
-        pass
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        if not isinstance(reason, ssl.SSLError):  # of which huggingface_hub has certificates of its own
-            return f"{address} can't be reached ({getattr(reason, 'strerror', None) or reason})"
-    return ""
-
-
-def _verify(path: Path) -> None:
-    """Compare bundled weights with the list of their checksums, which ``sha256sum -c`` reads too.
-
-    Raises:
-        ValueError: if the file is not the one that was bundled.
-    """
-    lines = (PRETRAINED / "SHA256SUMS").read_text().splitlines()
-    expected = {name: digest for digest, name in (line.split() for line in lines)}
-    if files.digest(path) != expected.get(path.name):
-        raise ValueError(f"{path} is damaged: it is not what SHA256SUMS beside it states; install again")
 
 
 def write(content: Any, path: str | os.PathLike[str]) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from svs_unet_plugin.engines import Engine, in_float32
+from svs_unet_plugin.engines import Engine
 from svs_unet_plugin.stft import STFT, network_magnitudes
 from svs_unet_plugin.treble import Gain, treble_gain
-from svs_unet_plugin.unet import UNet
 
 
 @dataclass(frozen=True)
@@ -46,21 +44,13 @@ class Masker:
     indices: tuple[int, ...]
     threshold: float | None = None
 
-    @property
-    def network(self) -> UNet:
-        """In evaluation mode."""
-        return self.engine.network
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self.engine.device
-
     def exact(self, step: int) -> Plan:
         """The plan with which masks depend on nothing that a chunk leaves out."""
-        return Plan(step, self.network.reach, self.network.reach)
+        return Plan(step, self.engine.network.reach, self.engine.network.reach)
 
-    def masks(self, spectrum: Tensor, divisor: float, start: int, context: Tensor | None) -> Tensor:
+    def masks(
+        self, spectrum: np.ndarray, divisor: float, start: int, context: np.ndarray | None
+    ) -> np.ndarray:
         """The masks ``(sources, channels, bins, frames)`` of a chunk.
 
         Args:
@@ -72,41 +62,35 @@ class Masker:
         Raises:
             ValueError: if the network gives none.
         """
-        network = self.network
+        network = self.engine.network
         masks = []
         # One after the other takes as long as all at once, and less memory.
         for item, magnitude in enumerate(self._seen(spectrum, divisor)):
-            if context is None:
-                of_all = self.engine.masks(magnitude[None])
-            else:
-                with in_float32(self.device):
-                    features = network.encode(magnitude[None])
-                    columns = context[item, None, ..., start // network.stride :]
-                    features[-1] = columns[..., : features[-1].shape[-1]]
-                    of_all = network.decode(features, *magnitude.shape[-2:])
-            masks.append(of_all.unflatten(1, (-1, network.in_channels))[0, list(self.indices)])
+            heard = None if context is None else context[item, None, ..., start // network.stride :]
+            of_all = self.engine.masks(magnitude[None], heard)
+            of_sources = of_all.reshape(-1, network.in_channels, *of_all.shape[-2:])
+            masks.append(of_sources[list(self.indices)])
         if len(spectrum) != 2:
             masks = [mask[:, :1] for mask in masks]
-        soft = torch.cat(masks, dim=1)
-        if not torch.isfinite(soft).all():
+        soft = np.concatenate(masks, axis=1)
+        if not np.isfinite(soft).all():
             raise ValueError("the network's masks are NaN: its weights are damaged")
-        return soft if self.threshold is None else (soft > self.threshold).to(soft)
+        return soft if self.threshold is None else (soft > self.threshold).astype(soft.dtype)
 
-    def deepest(self, spectrum: Tensor, divisor: float) -> Tensor:
+    def deepest(self, spectrum: np.ndarray, divisor: float) -> np.ndarray:
         """What the recurrent layer hears of a spectrum, as for `masks`: ``(items, width, rows, columns)``."""
-        with in_float32(self.device):
-            return torch.cat([self.network.encode(x[None])[-1] for x in self._seen(spectrum, divisor)])
+        return np.concatenate([self.engine.deepest(x[None]) for x in self._seen(spectrum, divisor)])
 
-    def heard(self, deepest: Tensor) -> Tensor:
+    def heard(self, deepest: np.ndarray) -> np.ndarray:
         """What the recurrent layer says about a whole song, of which it hears all at once."""
-        with in_float32(self.device):
-            return torch.cat([self.network.bottleneck(item[None]) for item in deepest])
+        return np.concatenate([self.engine.heard(item[None]) for item in deepest])
 
-    def _seen(self, spectrum: Tensor, divisor: float) -> Tensor:
+    def _seen(self, spectrum: np.ndarray, divisor: float) -> np.ndarray:
         """``(items, inputs, bins, frames)``: what the network sees at once."""
-        together = self.network.in_channels == len(spectrum) == 2
-        items = spectrum[None] if together else spectrum[:, None]
-        return network_magnitudes(items, self.network.in_channels) / divisor
+        channels = self.engine.network.in_channels
+        items = spectrum[None] if channels == len(spectrum) == 2 else spectrum[:, None]
+        seen: np.ndarray = network_magnitudes(items, channels) / np.float32(divisor)
+        return seen
 
 
 @dataclass(frozen=True)
@@ -123,8 +107,8 @@ class Chunk:
     first: int
     last: int
     start: int
-    spectrum: Tensor
-    samples: Tensor
+    spectrum: np.ndarray
+    samples: np.ndarray
 
 
 class Chunks:
@@ -138,15 +122,15 @@ class Chunks:
         self._stft = stft
         self._plan = plan
         self._grid = grid
-        self._signal = torch.zeros(channels, 0)
+        self._signal = np.zeros((channels, 0), np.float32)
         self._offset = 0  # the frame at whose centre the signal that is kept begins
         self._first = 0
 
-    def push(self, block: Tensor, ended: bool = False) -> Iterator[Chunk]:
+    def push(self, block: np.ndarray, ended: bool = False) -> Iterator[Chunk]:
         """The chunks that a block ``(channels, samples)`` completes; all that is left if it is the last."""
         stft, plan, hop = self._stft, self._plan, self._stft.hop_length
         if block.shape[-1]:
-            self._signal = torch.cat([self._signal.to(block.device), block], dim=-1)
+            self._signal = np.concatenate([self._signal, block], axis=-1)
         while True:
             samples = self._offset * hop + self._signal.shape[-1]
             frames = stft.frames(samples)
@@ -170,7 +154,7 @@ class Chunks:
             margin = -(-stft.window_length // (2 * hop))
             offset = max((last - plan.past) // self._grid * self._grid - margin, 0)
             # A copy of what is kept: a view would keep the rest alive.
-            self._signal = self._signal[:, (offset - self._offset) * hop :].clone()
+            self._signal = self._signal[:, (offset - self._offset) * hop :].copy()
             self._offset = offset
 
 
@@ -181,7 +165,7 @@ def overlapping_frames(stft: STFT) -> int:
 
 def peak(chunk: Chunk) -> float:
     """The largest magnitude of a chunk's frames, those around it included."""
-    return float(chunk.spectrum.abs().max())
+    return float(np.abs(chunk.spectrum).max())
 
 
 class Estimates:
@@ -201,19 +185,18 @@ class Estimates:
         plan: Plan,
         channels: int,
         peak: float | None,
-        context: Tensor | None = None,
+        context: np.ndarray | None = None,
     ) -> None:
         self._masker = masker
         self._stft = stft
-        self._chunks = Chunks(stft, plan, channels, masker.network.stride)
+        self._chunks = Chunks(stft, plan, channels, masker.engine.network.stride)
         self._peak = peak
         self._loudest = 0.0
         self._context = context
-        self._held: Tensor | None = None
+        self._held: np.ndarray | None = None
         self.gain = Gain(stft, len(masker.indices) * channels)
 
-    @torch.inference_mode()
-    def push(self, block: Tensor, ended: bool = False) -> Iterator[Tensor]:
+    def push(self, block: np.ndarray, ended: bool = False) -> Iterator[np.ndarray]:
         """What a gain that changes slowly leaves of the estimates, at the network's own rate.
 
         The mixture's part above the network's band is not here, but it is known by which gain a source has
@@ -225,31 +208,31 @@ class Estimates:
         Yields:
             ``(sources * channels, samples)``, a chunk at a time; the samples add up to the mixture's.
         """
-        for chunk in self._chunks.push(block.to(self._masker.device), ended):
+        for chunk in self._chunks.push(block, ended):
             scale = self._peak
             if scale is None:
                 scale = self._loudest = max(self._loudest, peak(chunk))
             if scale == 0:  # silence, of which the masks mean nothing
                 rows = len(self._masker.indices) * len(chunk.samples)
-                self.gain.append(torch.zeros(rows, chunk.last - chunk.first + 1))
+                self.gain.append(np.zeros((rows, chunk.last - chunk.first + 1), np.float32))
                 self._held = None
-                yield torch.zeros(rows, chunk.samples.shape[-1])
+                yield np.zeros((rows, chunk.samples.shape[-1]), np.float32)
             else:
-                yield self._rest(chunk, scale).flatten(0, 1).cpu()
+                yield self._rest(chunk, scale).reshape(-1, chunk.samples.shape[-1])
 
-    def _rest(self, chunk: Chunk, scale: float) -> Tensor:
+    def _rest(self, chunk: Chunk, scale: float) -> np.ndarray:
         """``(sources, channels, samples)``"""
         stft, first, last = self._stft, chunk.first - chunk.start, chunk.last - chunk.start
         masks = self._masker.masks(chunk.spectrum, stft.divisor(scale), chunk.start, self._context)
         around = overlapping_frames(stft)
         if self._held is not None:
             masks[..., max(first - around, 0) : first + around + 1] = self._held
-        self._held = masks[..., max(last - around, 0) : last + around + 1].clone()
+        self._held = masks[..., max(last - around, 0) : last + around + 1].copy()
         meant = slice(first, last + 1)
-        gains = treble_gain(masks[..., meant], chunk.spectrum[..., meant].abs() / scale)
-        self.gain.append(gains.flatten(0, 1).cpu())
+        gains = treble_gain(masks[..., meant], np.abs(chunk.spectrum[..., meant]) / np.float32(scale))
+        self.gain.append(gains.reshape(-1, gains.shape[-1]))
         begin = chunk.first * stft.hop_length
-        gain = self.gain.at(begin, begin + chunk.samples.shape[-1], stft.sample_rate).to(masks.device)
+        gain = self.gain.at(begin, begin + chunk.samples.shape[-1], stft.sample_rate)
         begin -= chunk.start * stft.hop_length
         used = slice(0, last + around + 1)  # no sample of the chunk has a part of the frames behind it
         rest = stft.synthesise((masks * chunk.spectrum)[..., used])

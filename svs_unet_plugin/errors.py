@@ -21,11 +21,17 @@ def _said(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, ModuleNotFoundError):
-        return f"this needs the package {error.name}: pip install 'svs_unet_plugin[all]'"
+        extra = error.name if error.name in ("torch", "onnx") else "all"
+        return f"this needs the package {error.name}: pip install 'svs_unet_plugin[{extra}]'"
     # Those of this package are one sentence; torch writes more lines below the first.
     whole = isinstance(error, (OSError, ValueError))
-    said = str(error).strip() if whole else next(iter(str(error).splitlines()), "")
+    said = str(error).strip() if whole else first_line(error)
     return said or f"{type(error).__name__}, without a reason"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, without the stack that torch writes below it."""
+    return next(iter(str(error).splitlines()), "")
 
 
 def _here() -> str:

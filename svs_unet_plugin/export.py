@@ -5,16 +5,21 @@ from __future__ import annotations
 import io
 import json
 import os
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.fx.experimental._config
 from torch import Tensor
 from torch.export import Dim
 
-from svs_unet_plugin.engines import OnnxRuntimeEngine, onnx_graph, require
+from svs_unet_plugin import checkpoint, files
+from svs_unet_plugin.engines.graph import OnnxRuntimeEngine
+from svs_unet_plugin.engines.torch_engine import onnx_graph
 from svs_unet_plugin.files import atomic_write
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.unet import UNet
@@ -57,6 +62,60 @@ def export(network: UNet, stft: STFT, path: str | os.PathLike[str], form: str) -
                 )
 
 
+def write_graph_beside(path: Path) -> Path:
+    """For a checkpoint of which this package brings a copy: an ONNX model beside it, a few kilobytes.
+
+    Its weights are those in the checkpoint's own file, of which ONNX says where they begin, in half
+    precision.
+
+    Returns:
+        The model's path, that of the checkpoint with the suffix ``.onnx``.
+
+    Raises:
+        ImportError: if onnx is not installed.
+        ValueError: if the checkpoint holds no weights in half precision.
+    """
+    import onnx
+
+    loaded = checkpoint.read(path)
+    places = _places(path)
+    model = onnx.load_model_from_string(onnx_graph(loaded.network, loaded.stft.bins, folded=False))
+    casts = []
+    for held in model.graph.initializer:
+        values = onnx.numpy_helper.to_array(held)
+        begin = places.get(values.astype(np.float16).tobytes())
+        if values.size < 2 or begin is None or (values.astype(np.float16) != values).any():
+            continue
+        half = f"{held.name}.half"
+        casts.append(onnx.helper.make_node("Cast", [half], [held.name], to=onnx.TensorProto.FLOAT))
+        held.Clear()
+        held.name, held.data_type = half, onnx.TensorProto.FLOAT16
+        held.dims.extend(values.shape)
+        held.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", path.name), ("offset", begin), ("length", 2 * values.size)):
+            held.external_data.add(key=key, value=str(value))
+    if not casts:
+        raise ValueError(f"{path} holds no weights in half precision")
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    out = path.with_suffix(".onnx")
+    files.write_bytes(out, _described(model, loaded.network, loaded.stft))
+    return out
+
+
+def _places(path: Path) -> dict[bytes, int]:
+    """Where in a file of ``torch.save`` the values of its tensors begin, by what they are."""
+    places = {}
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        for item in archive.infolist():
+            file.seek(item.header_offset)
+            header = file.read(30)  # the lengths of the name and of what follows it are at its end
+            begin = item.header_offset + 30 + sum(struct.unpack("<HH", header[26:]))
+            places[archive.read(item)] = begin
+    return places
+
+
 def metadata(network: UNet, stft: STFT) -> dict[str, Any]:
     """What it takes to use a network's file: how its input is made, and what its output is."""
     return {
@@ -68,23 +127,31 @@ def metadata(network: UNet, stft: STFT) -> dict[str, Any]:
         "hop_length": stft.hop_length,
         "window_type": stft.window_type,
         "normalized": stft.normalized,
+        "stride": network.stride,
+        "reach": None if network.bottleneck_type else network.reach,
     }
 
 
 def _onnx(network: UNet, stft: STFT, path: Path) -> Callable[[Tensor], Tensor]:
-    require("onnxruntime")
     import onnx
 
-    model = onnx.load_model_from_string(onnx_graph(network, stft.bins))
+    content = _described(onnx.load_model_from_string(onnx_graph(network, stft.bins)), network, stft)
+    path.write_bytes(content)
+    run = OnnxRuntimeEngine.compile(content, torch.get_num_threads())
+    return lambda magnitude: torch.from_numpy(run(magnitude.numpy()))
+
+
+def _described(model: Any, network: UNet, stft: STFT) -> bytes:
+    """An ONNX model with its metadata."""
+    import onnx
+
     model.doc_string = "Magnitudes of a mixture to masks; see the metadata."
     values = metadata(network, stft).items()
     onnx.helper.set_model_props(
         model, {name: value if isinstance(value, str) else json.dumps(value) for name, value in values}
     )
-    content = model.SerializeToString()
-    path.write_bytes(content)
-    run = OnnxRuntimeEngine.compile(content, torch.get_num_threads())
-    return lambda magnitude: torch.from_numpy(run(magnitude.numpy()))
+    content: bytes = model.SerializeToString()
+    return content
 
 
 def _torchscript(network: UNet, stft: STFT, path: Path) -> Callable[[Tensor], Tensor]:

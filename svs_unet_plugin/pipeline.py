@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 
 import numpy as np
-import torch
 
 from svs_unet_plugin.audio import BLOCK_SAMPLES, Resampler
 from svs_unet_plugin.chunks import Estimates
@@ -72,11 +71,10 @@ class Pipeline:
 
     def _estimate(self, low: np.ndarray, ended: bool) -> Iterator[None]:
         """Put what the views make of a block at the network's rate into the queue, a piece at a time."""
-        block = torch.from_numpy(low)
         for view, queue in zip(self._views, self._rests, strict=True):
             self._check()
-            for rest in view.push(block, ended):
-                queue.put(rest.numpy())
+            for rest in view.push(low, ended):
+                queue.put(rest)
                 self._check()
         while samples := min(queue.samples for queue in self._rests):
             pieces = [queue.take(min(samples, BLOCK_SAMPLES // 8)) for queue in self._rests]
@@ -89,7 +87,7 @@ class Pipeline:
             start, end = self._done, self._done + min(samples, BLOCK_SAMPLES)
             mixture, rest = self._mixture.take(end - start), self._high.take(end - start)
             gains = [view.gain.at(start, end, self._sample_rate) for view in self._views]
-            gain = (reduce(torch.add, gains) / len(gains)).numpy()
+            gain = reduce(np.add, gains) / np.float32(len(gains))
             sources = rest.reshape(self._shape) + gain.reshape(self._shape) * mixture
             yield [*sources, mixture - sources[0]]
             for view in self._views:

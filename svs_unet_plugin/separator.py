@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
 from threading import Event
-from typing import overload
+from typing import TYPE_CHECKING, TypeGuard, overload
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from svs_unet_plugin import audio as audio_io
-from svs_unet_plugin import checkpoint
-from svs_unet_plugin.arrays import as_array, as_mixture
+from svs_unet_plugin.arrays import as_array, as_mixture, is_tensor
 from svs_unet_plugin.audio import AudioFile
 from svs_unet_plugin.chunks import Chunks, Estimates, Masker, Plan, peak
 from svs_unet_plugin.encoding import Encoding, read_tags, writers
-from svs_unet_plugin.engines import make_engine
+from svs_unet_plugin.engines import Graph, installed, make_engine, read_graph, require
 from svs_unet_plugin.files import fingerprint
 from svs_unet_plugin.pipeline import Pipeline
 from svs_unet_plugin.progress import Cancelled, Meter, Progress
 from svs_unet_plugin.stft import STFT
-from svs_unet_plugin.unet import UNet
+from svs_unet_plugin.weights import find, verify
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from svs_unet_plugin.unet import UNet
 
 __all__ = ["ACCOMPANIMENT", "Cancelled", "Progress", "Separator", "separate"]
 
@@ -48,8 +52,8 @@ class Separator:
     one of a single channel always does.
 
     Args:
-        weights: the path of a checkpoint, the name of bundled weights, None for the default ones, or a
-            `UNet`, which is moved to the device and put in evaluation mode.
+        weights: the path of a checkpoint or of an ONNX model that `export` made, the name of bundled weights,
+            None for the default ones, or a `UNet`, which is moved to the device and put in evaluation mode.
         device: where the network runs; by default a GPU if there is one. TF32, which is not exact to 1e-4, is
             off there, and the last bits may differ between runs; this was not tried on a GPU.
         stft: the transform that a `UNet` given as ``weights`` was trained on, by default the paper's; a
@@ -60,7 +64,8 @@ class Separator:
             them, so that voices look higher or lower, and slower or faster, as in training. The estimates are
             averaged; 3 gain 0.1 to 0.3 dB.
         chunk_frames: frames at a time, a multiple of 64; memory grows with it, the answer stays.
-        engine: what computes the network, one of `engines.ENGINES`; see `engines.make_engine`.
+        engine: what computes the network, one of `engines.ENGINES`; by default torch if it is installed, and
+            if not, or for an ONNX model, ONNX Runtime.
 
     Raises:
         FileNotFoundError: if there are no such weights, or none named and none bundled.
@@ -85,13 +90,15 @@ class Separator:
         chunk_frames: int = 1024,
         engine: str | None = None,
     ) -> None:
-        if isinstance(weights, UNet):
+        if engine is not None:
+            require(engine)
+        network: UNet | Graph
+        if weights is None or isinstance(weights, (str, os.PathLike)):
+            if stft is not None:
+                raise ValueError("stft goes with a UNet; a checkpoint brings its own")
+            network, self.stft = _opened(weights, engine)
+        elif _is_network(weights):
             network, self.stft = weights, stft or STFT()
-        elif stft is not None:
-            raise ValueError("stft goes with a UNet; a checkpoint brings its own")
-        elif weights is None or isinstance(weights, (str, os.PathLike)):
-            loaded = checkpoint.read(weights)
-            network, self.stft = loaded.network, loaded.stft
         else:
             raise TypeError(f"weights must be a path, a name or a UNet, got {weights!r}")
         if "vocals" not in network.sources:
@@ -105,22 +112,31 @@ class Separator:
             raise ValueError(f"views must lie from 1 to 8, got {views}")
         if chunk_frames < 1 or chunk_frames % network.stride:
             raise ValueError(f"chunk_frames must be a multiple of {network.stride}, got {chunk_frames}")
-        self.device = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        # With the channels last in memory, convolutions are some ten percent faster on a CPU.
-        network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.network = network.eval()
         self.mask_threshold = mask_threshold
-        self.views = tuple(self._view(step) for step in range(-((views - 1) // 2), views // 2 + 1))
+        self.views = tuple(
+            self._view(step, network.stride) for step in range(-((views - 1) // 2), views // 2 + 1)
+        )
         self.chunk_frames = chunk_frames
         others = (name for name in network.sources if name not in ("vocals", ACCOMPANIMENT))
         self.estimated = ("vocals", *others)
         indices = tuple(network.sources.index(name) for name in self.estimated)
-        self.masker = Masker(make_engine(engine, self.network, self.device), indices, mask_threshold)
+        where = None if device is None else str(device)
+        self.masker = Masker(make_engine(engine, network, self.stft.bins, where), indices, mask_threshold)
 
     @property
     def engine(self) -> str:
         """The name of what computes the network."""
         return self.masker.engine.name
+
+    @property
+    def device(self) -> str:
+        """Where the network is, such as ``"cpu"``."""
+        return self.masker.engine.device
+
+    @property
+    def network(self) -> UNet | Graph:
+        """A `UNet` if torch computes it, and if not, a graph."""
+        return self.masker.engine.network
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -185,7 +201,9 @@ class Separator:
                 stem[:, start:end] = samples
             start = end
         shaped = {name: stem.reshape(array.shape) for name, stem in stems.items()}
-        if isinstance(audio, Tensor):
+        if is_tensor(audio):
+            import torch
+
             return {name: torch.from_numpy(stem) for name, stem in shaped.items()}
         return shaped
 
@@ -259,9 +277,9 @@ class Separator:
             raise ValueError(f"stems must be some of {', '.join(self.sources)}, got {', '.join(wanted)}")
         return {name: paths[name] for name in wanted}
 
-    def _view(self, step: int) -> STFT:
+    def _view(self, step: int, stride: int) -> STFT:
         """The transform with a window longer by so many times 128 samples, for whole rows of the network."""
-        window = self.stft.window_length + step * 2 * self.network.stride
+        window = self.stft.window_length + step * 2 * stride
         hop = self.stft.hop_length * window // self.stft.window_length
         return replace(self.stft, window_length=window, hop_length=hop)
 
@@ -286,12 +304,12 @@ class Separator:
 
     def _at_network_rate(
         self, blocks: Iterable[np.ndarray], channels: int, sample_rate: int
-    ) -> Iterator[tuple[Tensor, bool]]:
-        """Blocks ``(channels, samples)`` on the device, and whether it was the last."""
+    ) -> Iterator[tuple[np.ndarray, bool]]:
+        """Blocks ``(channels, samples)``, and whether it was the last."""
         resampled = audio_io.resample_blocks(blocks, channels, sample_rate, self.stft.sample_rate)
         for block in resampled:
-            yield torch.from_numpy(block).to(self.device), False
-        yield torch.zeros(channels, 0, device=self.device), True
+            yield block, False
+        yield np.zeros((channels, 0), np.float32), True
 
     def _listen(
         self, blocks: Callable[[], Iterable[np.ndarray]], channels: int, sample_rate: int, meter: Meter
@@ -302,18 +320,17 @@ class Separator:
             blocks: gives the song, ``(channels, samples)`` each, as often as it is called.
         """
         peaks = self._peaks(meter.reading(blocks()), channels, sample_rate)
-        contexts: list[Tensor | None] = [None] * len(peaks)
-        if self.network.bottleneck_type is not None:
+        contexts: list[np.ndarray | None] = [None] * len(peaks)
+        if self.masker.engine.recurrent:
             for i, (view, scale) in enumerate(zip(self.views, peaks, strict=True)):
                 if scale > 0:
                     low = self._at_network_rate(blocks(), channels, sample_rate)
                     contexts[i] = self._context(low, view, channels, scale, meter)
         return _Song(blocks, channels, sample_rate, peaks, contexts)
 
-    @torch.inference_mode()
     def _context(
-        self, low: Iterable[tuple[Tensor, bool]], view: STFT, channels: int, scale: float, meter: Meter
-    ) -> Tensor:
+        self, low: Iterable[tuple[np.ndarray, bool]], view: STFT, channels: int, scale: float, meter: Meter
+    ) -> np.ndarray:
         """What the recurrent layer says about a whole song, since it hears all of it at once."""
         stride, core = self.network.stride, self.chunk_frames // self.network.stride
         cutter = Chunks(view, self.masker.exact(self.chunk_frames), channels, stride)
@@ -324,7 +341,7 @@ class Separator:
                 deepest = self.masker.deepest(chunk.spectrum, view.divisor(scale))
                 deepest = deepest[..., (chunk.first - chunk.start) // stride :]
                 columns.append(deepest[..., :core])
-        return self.masker.heard(torch.cat([*columns, deepest[..., core:]], dim=-1))
+        return self.masker.heard(np.concatenate([*columns, deepest[..., core:]], axis=-1))
 
     def _stems(self, song: _Song, meter: Meter) -> Iterator[list[np.ndarray]]:
         """For each block of the mixture, one ``(channels, samples)`` of each of `sources`."""
@@ -355,7 +372,7 @@ class _Song:
     channels: int
     sample_rate: int
     peaks: Sequence[float]
-    contexts: Sequence[Tensor | None]
+    contexts: Sequence[np.ndarray | None]
 
 
 def separate(
@@ -365,11 +382,35 @@ def separate(
     return Separator(weights).separate(audio, sample_rate)
 
 
-def _usable(device: str | torch.device) -> torch.device:
-    """The device, if there is one of that name here that computes."""
-    try:
-        number = torch.ones(1, device=device)
-        number.item()  # "meta" has none
-        return number.device
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        raise ValueError(f"there is no device {device} that torch can use here; cpu is one") from error
+def _is_network(weights: object) -> TypeGuard[UNet | Graph]:
+    """Whether it is a network itself."""
+    if isinstance(weights, Graph):
+        return True
+    module = sys.modules.get("svs_unet_plugin.unet")  # without which there is none
+    return module is not None and isinstance(weights, module.UNet)
+
+
+def _opened(weights: str | os.PathLike[str] | None, engine: str | None) -> tuple[UNet | Graph, STFT]:
+    """A network for an engine, and the transform whose magnitudes it was trained on.
+
+    Args:
+        weights: as `find` takes them: a checkpoint, or what `export` wrote as ONNX, which needs no torch.
+        engine: one of `engines.ENGINES`, or None for torch where it is installed.
+
+    Raises:
+        ImportError: if the file is a checkpoint, and torch is not installed.
+        FileNotFoundError, ValueError: see `find`, `checkpoint.read` and `read_graph`.
+    """
+    torch = "torch" in installed()
+    path = find(weights, ".pth" if torch and engine in (None, "torch") else ".onnx")
+    if path.suffix == ".onnx":
+        return read_graph(path, bundled=verify(path))
+    if not torch:
+        raise ImportError(
+            f"{path} is a checkpoint, which takes torch: pip install 'svs_unet_plugin[torch]', or make it an "
+            "ONNX model where torch is: svs-unet export"
+        )
+    from svs_unet_plugin import checkpoint
+
+    loaded = checkpoint.read(path)
+    return loaded.network, loaded.stft

@@ -1,9 +1,10 @@
 """8192 Hz analysis and synthesis: the one place with the STFT conventions.
 
-Frames are those of ``scipy.signal.stft``, and so of nussl: periodic window, centred on multiples of the
-hop, zeros beyond both ends, and a last frame at or after the last sample. That last frame matters. Plain
-``torch.stft`` leaves it out, and its inverse then divides the tail of the signal by a window sum that
-falls to nothing, which turns any error of a mask there into a burst.
+In NumPy, for separation; `torch_stft` has the same for tensors. Frames are those of ``scipy.signal.stft``,
+and so of nussl: periodic window, centred on multiples of the hop, zeros beyond both ends, and a last frame
+at or after the last sample. That last frame matters. Plain ``torch.stft`` leaves it out, and its inverse
+then divides the tail of the signal by a window sum that falls to nothing, which turns any error of a mask
+there into a burst.
 """
 
 from __future__ import annotations
@@ -11,20 +12,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy as np
 
-WINDOWS: dict[str, Callable[..., Tensor]] = {
-    "hann": torch.hann_window,
-    "sqrt_hann": lambda length, **kind: torch.hann_window(length, **kind).sqrt(),
-    "hamming": torch.hamming_window,
-    "blackman": torch.blackman_window,
-    "triang": lambda length, **kind: 1 - (torch.arange(length, **kind) - length / 2).abs() / (length / 2 + 1),
-    "rectangular": torch.ones,
+
+def _cosines(*factors: float) -> Callable[[int], np.ndarray]:
+    """A periodic window that is a sum of cosines, by their factors."""
+
+    def window(length: int) -> np.ndarray:
+        phase = 2 * np.pi * np.arange(length) / length
+        cosines = [factor * np.cos(order * phase) for order, factor in enumerate(factors)]
+        return np.sum(cosines, axis=0)
+
+    return window
+
+
+WINDOWS: dict[str, Callable[[int], np.ndarray]] = {
+    "hann": _cosines(0.5, -0.5),
+    "sqrt_hann": lambda length: np.sqrt(_cosines(0.5, -0.5)(length)),
+    "hamming": _cosines(0.54, -0.46),
+    "blackman": _cosines(0.42, -0.5, 0.08),
+    "triang": lambda length: 1 - np.abs(np.arange(length) - length / 2) / (length / 2 + 1),
+    "rectangular": np.ones,
 }
-"""The windows by nussl's names for them, periodic, from their length (even) and torch's dtype and device."""
+"""The windows by nussl's names for them, periodic, from their length, which is even."""
 
 
 HIGHEST_RATE = 768_000
@@ -59,11 +71,11 @@ class STFT:
 
     Example:
         >>> stft = STFT()
-        >>> audio = torch.rand(2, 10_000)
+        >>> audio = np.random.default_rng(0).uniform(-1, 1, (2, 10_000)).astype(np.float32)
         >>> spectrum = stft.analyse(audio)
         >>> spectrum.shape
-        torch.Size([2, 513, 15])
-        >>> bool(torch.allclose(stft.synthesise(spectrum)[:, :10_000], audio, atol=1e-5))
+        (2, 513, 15)
+        >>> np.allclose(stft.synthesise(spectrum)[:, :10_000], audio, atol=1e-5)
         True
     """
 
@@ -106,7 +118,7 @@ class STFT:
         """Frames of a signal of that many samples."""
         return -(-samples // self.hop_length) + 1
 
-    def analyse(self, audio: Tensor, first: int = 0, last: int | None = None) -> Tensor:
+    def analyse(self, audio: np.ndarray, first: int = 0, last: int | None = None) -> np.ndarray:
         """The frames ``first`` to ``last`` (not included; all by default) of a signal.
 
         Args:
@@ -115,23 +127,15 @@ class STFT:
         Returns:
             ``(..., bins, frames)``, complex, not scaled: a full-scale sine reaches `window_length` / 4.
         """
-        last = self.frames(audio.shape[-1]) if last is None else last
-        start = first * self.hop_length - self.window_length // 2
-        end = (last - 1) * self.hop_length + self.window_length // 2
+        start, end = self.span(first, self.frames(audio.shape[-1]) if last is None else last)
+        padded = np.zeros((*audio.shape[:-1], end - start), audio.dtype)
         inside = audio[..., max(start, 0) : end]
-        beyond = end - max(start, 0) - inside.shape[-1]
-        padded = F.pad(inside, (max(-start, 0), beyond))
-        spectrum = torch.stft(
-            padded.reshape(-1, padded.shape[-1]),
-            n_fft=self.window_length,
-            hop_length=self.hop_length,
-            window=self.window(audio),
-            center=False,
-            return_complex=True,
-        )
-        return spectrum.reshape(*audio.shape[:-1], *spectrum.shape[-2:])
+        padded[..., max(-start, 0) : max(-start, 0) + inside.shape[-1]] = inside
+        frames = np.lib.stride_tricks.sliding_window_view(padded, self.window_length, axis=-1)
+        window = self.window().astype(audio.dtype)
+        return np.fft.rfft(frames[..., :: self.hop_length, :] * window).swapaxes(-1, -2)
 
-    def synthesise(self, spectrum: Tensor) -> Tensor:
+    def synthesise(self, spectrum: np.ndarray) -> np.ndarray:
         """The signal from the centre of the first frame to the centre of the last.
 
         Least-squares inverse (D. Griffin, J. Lim: "Signal estimation from modified short-time Fourier
@@ -143,52 +147,60 @@ class STFT:
         Returns:
             ``(..., (frames - 1) * hop_length)``
         """
-        window = self.window(spectrum.real)
-        audio = torch.istft(
-            spectrum.reshape(-1, *spectrum.shape[-2:]),
-            n_fft=self.window_length,
-            hop_length=self.hop_length,
-            window=window,
-            center=True,
-        )
-        return audio.reshape(*spectrum.shape[:-2], audio.shape[-1])
+        frames = np.fft.irfft(spectrum.swapaxes(-1, -2), n=self.window_length)
+        window = self.window().astype(frames.dtype)
+        weights = self._overlapped(np.broadcast_to(window**2, frames.shape[-2:]))
+        return self._overlapped(frames * window) / weights
 
-    def peak(self, audio: Tensor, chunk_frames: int = 4096) -> float:
-        """The largest magnitude of a signal's STFT over all channels; 0.0 for silence.
+    def _overlapped(self, frames: np.ndarray) -> np.ndarray:
+        """Frames ``(..., frames, window_length)`` at their places and added up, from centre to centre."""
+        hop, count = self.hop_length, frames.shape[-2]
+        pieces = -(-self.window_length // hop)
+        total = np.zeros((*frames.shape[:-2], count - 1 + pieces, hop), frames.dtype)
+        for i in range(pieces):
+            piece = frames[..., i * hop : (i + 1) * hop]
+            total[..., i : i + count, : piece.shape[-1]] += piece
+        start = self.window_length // 2
+        return total.reshape(*frames.shape[:-2], -1)[..., start : start + (count - 1) * hop]
 
-        Magnitudes are divided by this number of the *mixture* before the network sees them, sources by
-        the same one, unless `normalized` says otherwise.
-        """
-        frames = self.frames(audio.shape[-1])
-        return max(
-            float(self.analyse(audio, first, min(first + chunk_frames, frames)).abs().max())
-            for first in range(0, frames, chunk_frames)
-        )
+    def span(self, first: int, last: int) -> tuple[int, int]:
+        """The samples of the frames ``first`` to ``last`` (not included), also beyond a signal's ends."""
+        half = self.window_length // 2
+        return first * self.hop_length - half, (last - 1) * self.hop_length + half
 
     def divisor(self, peak: float) -> float:
-        """What magnitudes are divided by before the network sees them, from what `peak` says."""
-        return peak if self.normalized else float(self.window(torch.empty(0)).sum())
+        """What magnitudes are divided by before the network sees them.
 
-    def window(self, like: Tensor) -> Tensor:
-        """The window ``(window_length,)``, of another tensor's type and on its device."""
-        return WINDOWS[self.window_type](self.window_length, dtype=like.dtype, device=like.device)
+        Args:
+            peak: the largest magnitude of the *mixture*, by which sources are divided, too.
+        """
+        return peak if self.normalized else float(self.window().sum())
+
+    def window(self) -> np.ndarray:
+        """The window ``(window_length,)``."""
+        return WINDOWS[self.window_type](self.window_length)
 
 
-def network_magnitudes(spectrum: Tensor, in_channels: int) -> Tensor:
+def network_magnitudes(spectrum: Any, in_channels: int) -> Any:
     """What a network of one or two channels sees of a spectrum ``(..., channels, bins, frames)``."""
-    return spectrum.abs() if in_channels == 1 else stereo_magnitudes(spectrum)
+    return abs(spectrum) if in_channels == 1 else stereo_magnitudes(spectrum)
 
 
-def stereo_magnitudes(spectrum: Tensor) -> Tensor:
+def stereo_magnitudes(spectrum: Any) -> Any:
     """What a network of two channels sees: the magnitudes of left, right, mid and side.
 
     Mid and side are half of the channels' sum and difference.
 
     Args:
-        spectrum: ``(..., channels, bins, frames)``, complex; one channel is left and right at once.
+        spectrum: an array or a tensor ``(..., channels, bins, frames)``, complex; one channel is left and
+            right at once.
 
     Returns:
         ``(..., 4, bins, frames)``
     """
     left, right = spectrum[..., 0, :, :], spectrum[..., -1, :, :]
-    return torch.stack([left, right, (left + right) / 2, (left - right) / 2], dim=-3).abs()
+    if isinstance(spectrum, np.ndarray):
+        stack = np.stack
+    else:
+        from torch import stack  # type: ignore[assignment]
+    return abs(stack([left, right, (left + right) / 2, (left - right) / 2], -3))

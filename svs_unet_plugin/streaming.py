@@ -57,10 +57,10 @@ class Streamer:
         check_rate(sample_rate, "sample_rate")
         if channels < 1:
             raise ValueError(f"channels must be at least 1, got {channels}")
-        if separator.network.bottleneck_type is not None:
+        if separator.masker.engine.recurrent:
             raise ValueError(
-                f"a network with a {separator.network.bottleneck_type} bottleneck hears a song as a whole "
-                "and can't separate a stream: use a network without one"
+                "a network with a recurrent layer hears a song as a whole and can't separate a stream: "
+                "use a network without one"
             )
         views = separator.views
         if peaks is not None and len(peaks) != len(views):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from svs_unet_plugin.stft import STFT
 
@@ -12,7 +10,7 @@ SILENCE = 1e-15
 """Power of a bin that weighs nothing beside anything that can be heard: -150 dB of the song's loudest."""
 
 
-def treble_gain(masks: Tensor, magnitudes: Tensor) -> Tensor:
+def treble_gain(masks: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
     """The gain of a source's highest octave of the band, at each frame.
 
     Args:
@@ -24,8 +22,9 @@ def treble_gain(masks: Tensor, magnitudes: Tensor) -> Tensor:
         weighted by the mixture's power; the plain mean in silence, such as behind the last sample, since
         samples before it have a part of that gain.
     """
-    power = magnitudes[:, magnitudes.shape[1] // 2 :].square() + SILENCE
-    return (masks[:, :, -power.shape[1] :] * power).sum(-2) / power.sum(-2)
+    power = magnitudes[:, magnitudes.shape[1] // 2 :] ** 2 + np.float32(SILENCE)
+    gain: np.ndarray = (masks[:, :, -power.shape[1] :] * power).sum(-2) / power.sum(-2)
+    return gain
 
 
 class Gain:
@@ -38,31 +37,34 @@ class Gain:
 
     def __init__(self, stft: STFT, rows: int) -> None:
         self._stft = stft
-        self._gains = torch.zeros(rows, 0)
+        self._gains = np.zeros((rows, 0), np.float32)
         self._offset = 0  # the first frame that is kept
 
-    def append(self, gains: Tensor) -> None:
+    def append(self, gains: np.ndarray) -> None:
         """Take the gains ``(rows, frames)`` of more frames; the first of them is the last one before."""
-        self._gains = torch.cat([self._gains[:, :-1], gains], dim=-1)
+        self._gains = np.concatenate([self._gains[:, :-1], gains], axis=-1)
 
     def close(self) -> None:
         """No more gains come: of a signal too short for a frame they are 0."""
         if self._gains.shape[-1] < 2:
-            self._gains = torch.zeros(len(self._gains), 2)
+            self._gains = np.zeros((len(self._gains), 2), np.float32)
 
-    def at(self, start: int, end: int, sample_rate: int) -> Tensor:
+    def at(self, start: int, end: int, sample_rate: int) -> np.ndarray:
         """The gains ``(rows, end - start)`` of samples at that rate; after the last frame it stays."""
-        frame_length = self._stft.hop_length * sample_rate
-        time = np.arange(start, end) * self._stft.sample_rate
-        frame = np.minimum(time // frame_length, self._offset + self._gains.shape[-1] - 2).astype(np.int64)
-        between = np.minimum((time - frame * frame_length) / frame_length, 1).astype(np.float32)
-        index = torch.from_numpy(frame - self._offset)
-        left, right = (self._gains.index_select(-1, index + next) for next in (0, 1))
-        return torch.lerp(left, right, torch.from_numpy(between))
+        rate, frame_length = self._stft.sample_rate, self._stft.hop_length * sample_rate
+        newest = self._offset + self._gains.shape[-1] - 2
+        first, last = (min(sample * rate // frame_length, newest) for sample in (start, end - 1))
+        frames = np.arange(first, last + 1)
+        begins = -(-frames * frame_length // rate)  # the first sample of each
+        counts = np.diff([start, *begins[1:], end])
+        time = np.arange(start, end) * (rate / frame_length) - np.repeat(frames, counts)
+        gains = self._gains[:, first - self._offset : last + 2 - self._offset]
+        steps = np.repeat(np.diff(gains), counts, axis=-1)
+        return np.repeat(gains[:, :-1], counts, axis=-1) + steps * np.minimum(time, 1).astype(np.float32)
 
     def forget(self, before: int, sample_rate: int) -> None:
         """No samples of that rate before this one will be asked for."""
         frame = before * self._stft.sample_rate // (self._stft.hop_length * sample_rate)
         frame = min(frame, self._offset + self._gains.shape[-1] - 2)
-        self._gains = self._gains[:, frame - self._offset :].clone()
+        self._gains = self._gains[:, frame - self._offset :].copy()
         self._offset = frame

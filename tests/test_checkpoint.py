@@ -19,6 +19,7 @@ import pytest
 import torch
 
 from svs_unet_plugin import STFT, Separator, UNet, checkpoint
+from svs_unet_plugin import weights as weights_module
 
 needs_asteroid = pytest.mark.skipif(
     importlib.util.find_spec("asteroid") is None, reason="needs svs_unet_plugin[asteroid]"
@@ -102,13 +103,13 @@ def bundle(folder: Path, name: str, content: bytes) -> None:
 def test_bundled_weights_by_name(
     checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(weights_module, "PRETRAINED", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no checkpoint at vocals, and no bundled weights"):
         checkpoint.read()
     bundle(tmp_path, "vocals.pth", checkpoint_path.read_bytes())
     bundle(tmp_path, "small.pth", checkpoint_path.read_bytes())
     for name in (None, "vocals", "small"):
-        assert checkpoint.find(name) == tmp_path / f"{name or 'vocals'}.pth"
+        assert weights_module.find(name) == tmp_path / f"{name or 'vocals'}.pth"
         assert checkpoint.read(name).stft == STFT()
     with pytest.raises(FileNotFoundError, match=r"no bundled weights of that name \(small, vocals\)"):
         checkpoint.read("large")
@@ -117,13 +118,16 @@ def test_bundled_weights_by_name(
 def test_damaged_bundled_weights(
     checkpoint_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(weights_module, "PRETRAINED", tmp_path)
     content = bytearray(checkpoint_path.read_bytes())
     bundle(tmp_path, "vocals.pth", content)
     content[len(content) // 2] ^= 1
     (tmp_path / "vocals.pth").write_bytes(content)
+    (tmp_path / "vocals.onnx").write_bytes(b"another graph")
     with pytest.raises(ValueError, match=r"vocals\.pth is damaged: it is not what SHA256SUMS"):
         checkpoint.read("vocals")
+    with pytest.raises(ValueError, match=r"vocals\.onnx is damaged: it is not what SHA256SUMS"):
+        Separator("vocals", engine="onnxruntime")
 
 
 def test_a_model_on_a_hub_from_the_cache_without_a_network(checkpoint_path: Path, tmp_path: Path) -> None:
@@ -190,11 +194,11 @@ def test_a_hub_that_sends_something_else(
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     content = checkpoint_path.read_bytes()
     held["a"] = content
-    path = checkpoint.find("someone/unet@a")
+    path = weights_module.find("someone/unet@a")
     assert path.read_bytes() == content
     path.resolve().write_bytes(content[:-1] + b"?")
     with pytest.raises(ValueError, match="is not what the hub has of someone/unet@a: remove it"):
-        checkpoint.find("someone/unet@a")
+        weights_module.find("someone/unet@a")
     path.resolve().unlink()
     held["b"] = content[:-1] + b"?"
     with pytest.raises((ValueError, FileNotFoundError), match="someone/unet@b"):
@@ -208,12 +212,14 @@ def test_a_hub_that_sends_something_else(
 
 def test_bundled_weights() -> None:
     for name in ("vocals", "small"):
-        path = checkpoint.find(name)
+        path = weights_module.find(name)
         loaded = checkpoint.read(name)
         assert loaded.stft == STFT(hop_length=256)
         assert path.stat().st_size <= {"vocals": 20e6, "small": 2.5e6}[name]
-    sums = (checkpoint.PRETRAINED / "SHA256SUMS").read_text().splitlines()
-    assert {line.split()[1] for line in sums} == {path.name for path in checkpoint.PRETRAINED.glob("*.pth")}
+    sums = (weights_module.PRETRAINED / "SHA256SUMS").read_text().splitlines()
+    assert {line.split()[1] for line in sums} == {
+        path.name for path in weights_module.PRETRAINED.iterdir() if path.suffix in (".pth", ".onnx")
+    }
     assert checkpoint.read().network.sources == ("vocals",)
 
 

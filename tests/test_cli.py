@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from svs_unet_plugin import checkpoint, engines
+from svs_unet_plugin import engines, weights
 from svs_unet_plugin.cli import main
 
 COMMAND = [sys.executable, "-m", "svs_unet_plugin.cli"]
@@ -80,7 +80,7 @@ def test_weights_that_are_bundled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is said of them is what their card says."""
-    card = (checkpoint.PRETRAINED / "README.md").read_text()
+    card = (weights.PRETRAINED / "README.md").read_text()
     scores = re.findall(r"^\| (.*) \| (-\S*) \| (\S*) \| (\S*) \|$", card, flags=re.MULTILINE)
     assert len(scores) == 3 and scores[1][2] == "7.91"
     assert main(["weights"]) == 0
@@ -91,7 +91,7 @@ def test_weights_that_are_bundled(
         assert block.splitlines()[0] == name
         for song, mixture, *estimates in scores:
             assert f"{estimates[number]} dB (the mixture: {mixture} dB), {song}" in block
-        size = (checkpoint.PRETRAINED / f"{name.partition(':')[0]}.pth").stat().st_size
+        size = (weights.PRETRAINED / f"{name.partition(':')[0]}.pth").stat().st_size
         assert f"{size / 1e6:.1f} MB" in block and "window 1024, hop 256" in block
         assert "MIR-1K: check its licence" in block
 
@@ -108,8 +108,8 @@ def test_weights_in_the_cache(
     folders = [tmp_path / f"models--someone--{name}/snapshots/{revision}" for name in ("unet", "bert")]
     for folder in folders:
         folder.mkdir(parents=True)
-    shutil.copy(checkpoint_path, folders[0] / checkpoint.HUB_FILE)
-    torch.save({"weight": torch.zeros(3)}, folders[1] / checkpoint.HUB_FILE)
+    shutil.copy(checkpoint_path, folders[0] / weights.HUB_FILE)
+    torch.save({"weight": torch.zeros(3)}, folders[1] / weights.HUB_FILE)
     assert main(["weights"]) == 0
     said = capsys.readouterr().out
     assert f"someone/unet@{revision}: in the cache of the hub" in said and "bert" not in said
@@ -128,7 +128,7 @@ def hub() -> Iterator[str]:
             result = {"task": {"type": "audio-to-audio"}, "dataset": {"type": "mir1k", "name": "MIR-1K"}}
             result["metrics"] = [{"type": "sdr", "name": "GNSDR", "value": 10.6}]  # type: ignore[assignment]
             card = {"license": "mit\x1b[2J", "model-index": [{"name": "unet", "results": [result]}]}
-            file = {"rfilename": checkpoint.HUB_FILE, "size": 14_700_000}
+            file = {"rfilename": weights.HUB_FILE, "size": 14_700_000}
             found = self.path.startswith("/api/models/someone/unet")
             body = {"id": "someone/unet", "sha": 5 * "01234567", "cardData": card, "siblings": [file]}
             answer = json.dumps(body if found else {"error": "Repository not found"}).encode()
@@ -171,7 +171,7 @@ def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     assert f"engines          {', '.join(engines.installed())}" in said
     assert "separation       works" in said and "writes mp3, ogg, opus, m4a" in said
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path)
+    monkeypatch.setattr(weights, "PRETRAINED", tmp_path)
     monkeypatch.setattr(
         "importlib.metadata.requires", lambda name: ["numpy>=2", 'nothing>=1; extra == "hub"']
     )

@@ -348,10 +348,10 @@ def test_a_gpu_with_too_little_memory(
 
     def on_a_gpu(self: Separator, weights: object, device: str | None, **options: object) -> None:
         init(self, weights, device, **options)  # type: ignore[arg-type]
-        self.device = torch.device(device or "cuda:0")
+        self.masker.engine.device = device or "cuda:0"
 
     def fail(self: Separator, *arguments: object, **options: object) -> dict[str, Path]:
-        if self.device.type == "cuda":
+        if self.device.startswith("cuda"):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return separate_file(self, *arguments, **options)  # type: ignore[arg-type]
 
@@ -490,7 +490,7 @@ def test_errors_that_are_no_fault_of_the_user(
     assert separate(song) == 2
     said = capsys.readouterr().err
     assert f"{song}: {message}" in said and len(said.splitlines()) == 1
-    monkeypatch.setattr("svs_unet_plugin.checkpoint.find", fail)
+    monkeypatch.setattr("svs_unet_plugin.weights.find", fail)
     assert main(["info", "a.pth"]) == 2
     assert capsys.readouterr().err.startswith(f"svs-unet: {message}")
 
@@ -517,7 +517,7 @@ def test_a_full_disk(checkpoint_path: Path, song_path: Path, tmp_path: Path, for
 def test_no_weights_is_no_random_network(
     song_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("svs_unet_plugin.checkpoint.PRETRAINED", tmp_path)
+    monkeypatch.setattr("svs_unet_plugin.weights.PRETRAINED", tmp_path)
     assert main(["separate", str(song_path), "-o", str(tmp_path / "out")]) == 2
     assert "no checkpoint at vocals" in capsys.readouterr().err
 

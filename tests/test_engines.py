@@ -11,14 +11,14 @@ from threading import Barrier
 
 import numpy as np
 import pytest
-import torch
 
-from svs_unet_plugin import Separator, UNet, engines
+from svs_unet_plugin import STFT, Separator, Streamer, UNet, engines
 from svs_unet_plugin.cli import main
 from svs_unet_plugin.cli.separate import separate as separate_command
-from svs_unet_plugin.engines import make_engine
+from svs_unet_plugin.engines import Graph, make_engine
+from svs_unet_plugin.export import export
+from svs_unet_plugin.weights import PRETRAINED
 
-CPU = torch.device("cpu")
 OTHERS = ("onnxruntime", "openvino")
 
 
@@ -32,42 +32,52 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("in_channels", [1, 2])
 def test_masks_are_those_of_torch(name: str, in_channels: int, make_network: Callable[..., UNet]) -> None:
     network = make_network(in_channels=in_channels, sources=("vocals", "drums"), residual_blocks=1)
-    engine = make_engine(name, network, CPU)
-    with torch.inference_mode():
-        # Fewer frames than a column of the deepest layer, all of one, one more; other views of a song; no DC.
-        for batch, bins, frames in [
-            (1, 513, 1),
-            (1, 513, 20),
-            (2, 513, 64),
-            (1, 513, 65),
-            (3, 577, 300),
-            (1, 64, 9),
-        ]:
-            magnitude = torch.rand(batch, network.inputs, bins, frames) ** 8
-            expected = network(magnitude)
-            masks = engine.masks(magnitude)
-            assert masks.shape == expected.shape and masks.dtype == torch.float32
-            assert expected.max() - expected.min() > 0.3
-            assert (masks - expected).abs().max() < 1e-5  # float32; with half precision it is 5e-4
-            assert torch.equal(engine.masks(magnitude), masks)
+    reference = make_engine("torch", network, 513)
+    # Fewer frames than a column of the deepest layer, all of one, one more; other views of a song; no DC.
+    for bins, shapes in {
+        513: [(1, 513, 1), (2, 513, 64), (1, 513, 65), (3, 577, 300)],
+        64: [(1, 64, 9)],
+    }.items():
+        engine = make_engine(name, network, bins)
+        for batch, bins, frames in shapes:
+            magnitude = (
+                np.random.default_rng(0).random((batch, network.inputs, bins, frames), np.float32) ** 8
+            )
+            expected, masks = reference.masks(magnitude), engine.masks(magnitude)
+            assert masks.shape == expected.shape and masks.dtype == np.float32
+            assert np.ptp(expected) > 0.3
+            assert np.abs(masks - expected).max() < 1e-5  # float32; with half precision it is 5e-4
+            np.testing.assert_array_equal(engine.masks(magnitude), masks)
 
 
 def test_threads_share_engines(name: str, network: UNet) -> None:
-    several = [make_engine(name, network, CPU) for _ in range(2)]  # torch exports one network at a time
-    magnitudes = torch.rand(4, 1, 1, 513, 200)
-    with torch.inference_mode():
-        expected = [network(magnitude) for magnitude in magnitudes]
-    barrier = Barrier(4)
+    magnitudes = np.random.default_rng(0).random((4, 1, 1, 513, 200), np.float32)
+    expected = [make_engine("torch", network, 513).masks(magnitude) for magnitude in magnitudes]
+    engine, barrier = make_engine(name, network, 513), Barrier(4)
 
-    def masks(i: int) -> list[torch.Tensor]:
+    def masks(i: int) -> list[np.ndarray]:
         barrier.wait()
-        with torch.inference_mode():
-            return [several[i % 2].masks(magnitudes[i]) for _ in range(5)]
+        own = make_engine(name, network, 513)  # torch exports one network at a time
+        return [one.masks(magnitudes[i]) for one in (engine, own, engine)]
 
     with ThreadPoolExecutor(4) as pool:
         for of_one, one in zip(pool.map(masks, range(4)), expected, strict=True):
             for each in of_one:
-                torch.testing.assert_close(each, one, atol=1e-5, rtol=0)
+                np.testing.assert_allclose(each, one, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("weights", ["vocals", "small"])
+def test_bundled_graphs_are_the_bundled_networks(name: str, weights: str, song: np.ndarray) -> None:
+    separator = Separator(weights, engine=name)
+    assert isinstance(separator.network, Graph) and separator.network.model == Path(
+        "pretrained", f"{weights}.onnx"
+    )
+    reference = Separator(weights, "cpu", engine="torch", views=2)
+    stems = Separator(weights, engine=name, views=2).separate(song, 44_100)
+    for source, stem in reference.separate(song, 44_100).items():
+        np.testing.assert_allclose(stems[source], stem, atol=1e-5)
+    streamer = Streamer(separator, 44_100, 2, latency=0.5)
+    assert streamer.push(song).keys() == stems.keys()
 
 
 def test_a_separator_by_an_engine(name: str, network: UNet, song: np.ndarray) -> None:
@@ -82,6 +92,56 @@ def test_a_separator_by_an_engine(name: str, network: UNet, song: np.ndarray) ->
         np.testing.assert_array_equal(stem, stems[source])
 
 
+def test_a_network_of_ones_own_without_torch(
+    name: str,
+    make_network: Callable[..., UNet],
+    song: np.ndarray,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    network, stft = make_network(in_channels=2, sources=("drums", "vocals")), STFT(hop_length=512)
+    export(network.cpu(), stft, tmp_path / "own.onnx", "onnx")
+    separator = Separator(tmp_path / "own.onnx", engine=name, views=2)
+    assert separator.stft == stft and separator.sources == ("vocals", "drums", "accompaniment")
+    expected = Separator(network, "cpu", stft=stft, engine="torch", views=2).separate(song, 44_100)
+    for source, stem in separator.separate(song, 44_100).items():
+        np.testing.assert_allclose(stem, expected[source], atol=1e-5)
+    pickled = pickle.dumps(separator)
+    (tmp_path / "own.onnx").rename(tmp_path / "gone.onnx")
+    again = pickle.loads(pickled).separate(song, 44_100)
+    np.testing.assert_allclose(again["vocals"], expected["vocals"], atol=1e-5)
+    with pytest.raises(ValueError, match="engine torch runs checkpoints, not ONNX models"):
+        Separator(tmp_path / "gone.onnx", engine="torch")
+    assert main(["info", str(tmp_path / "gone.onnx")]) == 0
+    said = capsys.readouterr().out
+    assert "an ONNX model" in said and "drums, vocals" in said and "8192 Hz, window 1024, hop 512" in said
+
+
+def test_what_is_no_graph(make_network: Callable[..., UNet], tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    export(make_network(channels=2), STFT(), tmp_path / "whole.onnx", "onnx")
+    export(make_network(channels=2, bottleneck="blstm"), STFT(), tmp_path / "recurrent.onnx", "onnx")
+    whole = (tmp_path / "whole.onnx").read_bytes()
+    (tmp_path / "half.onnx").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "text.onnx").write_text("a text")
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    model = onnx.load_model_from_string(whole)
+    del model.metadata_props[:]
+    (tmp_path / "bare.onnx").write_bytes(model.SerializeToString())
+    for name, said in {
+        "half": "",
+        "text": "",
+        "empty": "",
+        "bare": "no 'sample_rate'",
+        "recurrent": "its recurrent layer takes torch",
+    }.items():
+        with pytest.raises(
+            ValueError, match=f"{name}.onnx is no ONNX model of a .* network: .*{said}"
+        ) as caught:
+            Separator(tmp_path / f"{name}.onnx")
+        assert "\n" not in str(caught.value)
+
+
 def test_an_engine_that_can_not_be_had(
     make_network: Callable[..., UNet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,25 +150,39 @@ def test_an_engine_that_can_not_be_had(
         Separator(network, "cpu", engine="abacus")
     recurrent = make_network(channels=2, bottleneck="blstm")
     for name in OTHERS:
-        with pytest.raises(ValueError, match=f"{name} can't run a network with a blstm bottleneck"):
+        with pytest.raises(
+            ValueError, match="with a blstm bottleneck, which hears a song as a whole, takes eng"
+        ):
             Separator(recurrent, "cpu", engine=name)
         with pytest.raises(ValueError, match=f"{name} computes on the CPU, not on cuda:1"):
-            make_engine(name, network, torch.device("cuda:1"))
+            make_engine(name, network, 513, "cuda:1")
     monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
-    for name, extra in [("onnxruntime", "onnx"), ("openvino", "openvino")]:
-        with pytest.raises(ImportError, match=rf"needs the package {name}: .* 'svs_unet_plugin\[{extra}\]'"):
+    for name in engines.ENGINES:
+        with pytest.raises(ImportError, match=rf"{name} is not installed: pip install .*{name}"):
             Separator(network, "cpu", engine=name)
+    with pytest.raises(
+        ImportError, match=r"vocals.pth is a checkpoint, which takes torch: pip install .*torch"
+    ):
+        Separator(PRETRAINED / "vocals.pth")
 
 
-def test_engines_are_imported_when_they_run() -> None:
+def test_nothing_is_imported_that_is_not_needed() -> None:
     script = """
 import sys
-from svs_unet_plugin import Separator, UNet, engines
-Separator(UNet(channels=2), engine=engines.installed()[-1])
-print([name for name in ("onnx", "onnxruntime", "openvino") if name in sys.modules])
+import svs_unet_plugin
+from svs_unet_plugin import STFT, Separator, Streamer
+from svs_unet_plugin.cli import main
+{}
+print([name for name in ("torch", "onnx", "onnxruntime", "openvino") if name in sys.modules])
 """
-    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert said.stdout == "[]\n"
+    for code, imported in {
+        "": [],
+        "from svs_unet_plugin import UNet; Separator(UNet(channels=2), 'cpu')": ["torch"],
+        "Separator(engine='onnxruntime').separate(__import__('numpy').zeros(99), 8192)": ["onnxruntime"],
+    }.items():
+        command = [sys.executable, "-c", script.format(code)]
+        said = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert said.stdout == f"{imported}\n", code
 
 
 def test_names_on_the_command_line() -> None:

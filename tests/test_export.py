@@ -34,7 +34,7 @@ def test_onnx(stereo: UNet, make_network: Callable[..., UNet], tmp_path: Path) -
         export.export(network, TRANSFORM, tmp_path / "network.onnx", "onnx")
         onnx.checker.check_model(tmp_path / "network.onnx", full_check=True)
         session = onnxruntime.InferenceSession(tmp_path / "network.onnx")
-        assert session.get_inputs()[0].shape == ["batch", network.inputs, 513, "frames"]
+        assert session.get_inputs()[0].shape == ["batch", network.inputs, "bins", "frames"]
         check(lambda x: torch.from_numpy(session.run(["masks"], {"magnitude": x.numpy()})[0]), network)  # noqa: B023
         held = session.get_modelmeta().custom_metadata_map
         assert (

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from svs_unet_plugin import Separator, audio, checkpoint, cli, encoding, page
+from svs_unet_plugin import Separator, audio, cli, encoding, page
 from svs_unet_plugin.encoding import Encoding
 from svs_unet_plugin.page.songs import PIECE_SECONDS, Limits, Refused, Songs, formats
 from svs_unet_plugin.separator import Cancelled
@@ -46,7 +46,7 @@ class Server:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Somebody's own weights: those that are fast."""
     path = tmp_path_factory.mktemp("weights") / "mine.pth"
-    path.write_bytes((checkpoint.PRETRAINED / "small.pth").read_bytes())
+    path.write_bytes((weights.PRETRAINED / "small.pth").read_bytes())
     return path
 
 

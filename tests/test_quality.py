@@ -7,10 +7,10 @@ import pytest
 import soxr
 
 from benchmarks.quality import RATE, SETS, SOURCES, row, songs
-from svs_unet_plugin import Separator, checkpoint
+from svs_unet_plugin import Separator, weights
 from svs_unet_plugin.evaluation.metrics import sdr
 
-CARD = (checkpoint.PRETRAINED / "README.md").read_text(encoding="utf-8")
+CARD = (weights.PRETRAINED / "README.md").read_text(encoding="utf-8")
 TOLERANCE = 0.05
 """dB: with other resampling (cubic interpolation in the place of soxr's HQ) "Falcon 69" loses 0.34."""
 

@@ -356,7 +356,7 @@ def test_publishes_what_opens_by_name(
     trained = recipe / "exp" / "train_conf_some" / "checkpoints" / "best.model.pth"
     script = [sys.executable, recipe / "publish.py", trained, "tiny", "--to", tmp_path]
     subprocess.run(script, check=True, capture_output=True)
-    monkeypatch.setattr(checkpoint, "PRETRAINED", tmp_path)
+    monkeypatch.setattr("svs_unet_plugin.weights.PRETRAINED", tmp_path)
     published, original = checkpoint.read("tiny"), checkpoint.read(trained)
     assert published.stft == original.stft
     assert published.network.in_channels == 2  # the masks of the mid channel on both
@@ -364,8 +364,14 @@ def test_publishes_what_opens_by_name(
         published.network.parameters(), as_stereo(original.network).parameters(), strict=True
     ):
         np.testing.assert_allclose(one.detach(), other.detach(), rtol=1e-3, atol=1e-4)
+    noise = np.random.default_rng(0).uniform(-1, 1, (2, 20_000)).astype(np.float32)
+    by_torch, by_graph = (
+        Separator("tiny", "cpu", engine=engine).separate(noise, 8192) for engine in ("torch", "onnxruntime")
+    )
+    np.testing.assert_allclose(by_graph["vocals"], by_torch["vocals"], atol=1e-5)
     # No folder of the machine it was trained on is in it.
-    assert str(recipe).encode() not in (tmp_path / "tiny.pth").read_bytes()
+    for suffix in (".pth", ".onnx"):
+        assert str(recipe).encode() not in (tmp_path / f"tiny{suffix}").read_bytes()
 
 
 def test_the_demo_refuses_what_it_cannot_do(recipes: Path) -> None:

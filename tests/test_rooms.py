@@ -19,10 +19,10 @@ LAYERS = (
     ("corpora",),
     ("streaming",),
     ("separator",),
-    ("checkpoint", "encoding", "export", "pipeline"),
-    ("chunks", "arrays"),
-    ("treble", "engines"),
-    ("audio", "stft", "unet", "spectrogram", "errors"),
+    ("encoding", "export", "pipeline"),
+    ("arrays", "checkpoint", "chunks"),
+    ("treble", "engines", "torch_stft", "weights"),
+    ("audio", "stft", "unet", "spectrogram", "errors", "threads"),
     ("ffmpeg", "mp3", "files", "workers", "module_view", "pickling", "progress"),
 )
 """The rooms from the top; a room may import what is below it, and nothing beside it."""

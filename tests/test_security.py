@@ -39,7 +39,7 @@ EXCEPTIONS = {
     ("docs/nussl.md", "os.system"): "the example of a file that is refused",
     ("docs/asteroid.md", "torch.jit.load"): "the example's own trace",
     ("svs_unet_plugin/export.py", "torch.jit.load"): "the file that it has just written, to check it",
-    ("svs_unet_plugin/checkpoint.py", "urllib.request.urlopen"): (
+    ("svs_unet_plugin/weights.py", "urllib.request.urlopen"): (
         "HEAD of the hub's address, to see whether it can be reached; the answer is thrown away"
     ),
     ("svs_unet_plugin/corpora/archives.py", "pooch.retrieve"): (

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from svs_unet_plugin import torch_stft
 from svs_unet_plugin.asteroid import compat
 from svs_unet_plugin.separator import ACCOMPANIMENT
 from svs_unet_plugin.stft import STFT, network_magnitudes
@@ -108,7 +109,7 @@ class SVSUNet(BaseModel):
         if not torch.jit.is_tracing():
             self._check(wav, mixture)
         spectrum, masks, _ = self._analyse(mixture)
-        estimates = self.stft.synthesise(masks[:, self._indices] * spectrum[:, None])
+        estimates = torch_stft.synthesise(self.stft, masks[:, self._indices] * spectrum[:, None])
         estimates = estimates[..., : mixture.shape[-1]]
         separated = torch.cat([estimates, (mixture - estimates[:, 0])[:, None]], dim=1)
         return separated if mixture.shape[1] == 2 else _shape_reconstructed(separated[:, :, 0], shape)
@@ -129,7 +130,7 @@ class SVSUNet(BaseModel):
             without the last, the largest of which is 1.
         """
         spectrum, masks, peak = self._analyse(mixture)
-        sources = self.stft.analyse(references)
+        sources = torch_stft.analyse(self.stft, references)
         mixed = spectrum[:, None]
         wanted = phase_sensitive_magnitude(sources, mixed) if phase_sensitive else sources.abs()
         magnitude = spectrum.abs() / peak
@@ -142,7 +143,7 @@ class SVSUNet(BaseModel):
             ``(batch, channels, bins, frames)``, ``(batch, sources, channels, bins, frames)`` and
             ``(batch, 1, 1, 1)``.
         """
-        spectrum = self.stft.analyse(mixture)
+        spectrum = torch_stft.analyse(self.stft, mixture)
         magnitude = spectrum.abs()
         peak = magnitude.amax(dim=(1, 2, 3), keepdim=True).clamp_min(torch.finfo(magnitude.dtype).tiny)
         seen = network_magnitudes(spectrum, self.network.in_channels) / peak

@@ -12,8 +12,6 @@ from pathlib import Path
 from threading import Event, Lock
 from time import perf_counter
 
-import torch
-
 from svs_unet_plugin import audio
 from svs_unet_plugin.cli import process
 from svs_unet_plugin.cli.reports import Outcome, Report, collected
@@ -130,8 +128,8 @@ class Batch:
             separator.separate_file(
                 file, paths, encoding=self.encoding, progress=progress, cancel=self._cancel
             )
-        except torch.OutOfMemoryError:
-            if separator.device.type == "cpu":
+        except RuntimeError as error:
+            if type(error).__name__ != "OutOfMemoryError" or separator.device == "cpu":  # it is torch's
                 raise
             log.warning("%s has too little memory: the network runs on the CPU from here", separator.device)
             with self._falling_back:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from svs_unet_plugin.stft import STFT
 
 FORMATS = ("onnx", "torchscript", "exported-program")  # those of export, which takes long to import
 CHECKPOINT = click.argument("checkpoint")
@@ -13,21 +18,45 @@ CHECKPOINT = click.argument("checkpoint")
 @click.command(short_help="Show what a checkpoint holds.")
 @CHECKPOINT
 def info(checkpoint: str) -> None:
-    """Show what a CHECKPOINT holds: a path, or the name of bundled weights."""
-    from svs_unet_plugin.checkpoint import find, read
+    """Show what a CHECKPOINT or an ONNX model holds: a path, or the name of bundled weights."""
+    from svs_unet_plugin.engines import installed, read_graph
+    from svs_unet_plugin.weights import find, verify
 
-    loaded = read(checkpoint)
-    network, stft, metadata = loaded.network, loaded.stft, loaded.metadata
-    parameters = sum(parameter.numel() for parameter in network.parameters())
-    rows = {
-        "file": find(checkpoint),
-        "network": f"U-Net, {parameters:,} parameters, first layer {network.channels} wide"
-        + (f", {network.residual_blocks} residual blocks a layer" if network.residual_blocks else "")
-        + (f", {network.bottleneck_type} bottleneck" if network.bottleneck_type else ""),
-        "sources": ", ".join(network.sources),
+    path = find(checkpoint, ".pth" if "torch" in installed() else ".onnx")
+    if path.suffix == ".onnx":
+        graph, stft = read_graph(path, bundled=verify(path))
+        rows: dict[str, object] = {
+            "file": path,
+            "network": "an ONNX model",
+            **_described(graph.sources, stft),
+        }
+    else:
+        rows = {"file": path, **_of_checkpoint(path)}
+    for key, value in rows.items():
+        if value is not None:
+            print(f"{key:<16} {value}")
+
+
+def _described(sources: Sequence[str], stft: STFT) -> dict[str, object]:
+    return {
+        "sources": ", ".join(sources),
         "transform": f"{stft.sample_rate} Hz, window {stft.window_length}, hop {stft.hop_length}"
         + (f", {stft.window_type}" if stft.window_type != "hann" else "")
         + ("" if stft.normalized else ", plain magnitudes"),
+    }
+
+
+def _of_checkpoint(path: Path) -> dict[str, object]:
+    from svs_unet_plugin.checkpoint import read
+
+    loaded = read(path)
+    network, metadata = loaded.network, loaded.metadata
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    rows: dict[str, object] = {
+        "network": f"U-Net, {parameters:,} parameters, first layer {network.channels} wide"
+        + (f", {network.residual_blocks} residual blocks a layer" if network.residual_blocks else "")
+        + (f", {network.bottleneck_type} bottleneck" if network.bottleneck_type else ""),
+        **_described(network.sources, loaded.stft),
         "nussl": metadata.get("nussl_version"),
         "asteroid": metadata.get("software_versions", {}).get("asteroid_version"),
         "trained on": (metadata.get("train_dataset") or {}).get("name"),
@@ -35,9 +64,7 @@ def info(checkpoint: str) -> None:
     }
     for key, losses in (metadata.get("trainer.state.epoch_history") or {}).items():
         rows[key] = f"{losses[-1]:.5f} at the end, {min(losses):.5f} at best"
-    for key, value in rows.items():
-        if value is not None:
-            print(f"{key:<16} {value}")
+    return rows
 
 
 @click.command(short_help="Turn a checkpoint of one host into one of the other.")
@@ -48,6 +75,7 @@ def convert(checkpoint: str, out: Path) -> None:
     from svs_unet_plugin.checkpoint import read, write
 
     loaded = read(checkpoint)
+    out.parent.mkdir(parents=True, exist_ok=True)
     if loaded.host == "asteroid":
         import svs_unet_plugin.nussl as svs
 
@@ -74,5 +102,6 @@ def export(checkpoint: str, out: Path, form: str) -> None:
     from svs_unet_plugin.export import export as write
 
     loaded = read(checkpoint)
+    out.parent.mkdir(parents=True, exist_ok=True)
     write(loaded.network, loaded.stft, out, form)
     print(out)

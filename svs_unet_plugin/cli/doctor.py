@@ -79,16 +79,20 @@ def _separation() -> bool:
     try:
         import numpy as np
         import soundfile
-        import torch
 
         from svs_unet_plugin.engines import installed
         from svs_unet_plugin.separator import Separator
+        from svs_unet_plugin.threads import get_threads
 
-        devices = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-        devices += ["mps"] if torch.backends.mps.is_available() else []
+        engines, devices = installed(), ["cpu"]
+        if "torch" in engines:
+            import torch
+
+            devices += [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+            devices += ["mps"] if torch.backends.mps.is_available() else []
         _row("libsndfile", soundfile.__libsndfile_version__)
-        _row("devices", f"{', '.join(devices)}; {torch.get_num_threads()} threads")
-        _row("engines", ", ".join(installed()))
+        _row("devices", f"{', '.join(devices)}; {get_threads()} threads")
+        _row("engines", ", ".join(engines))
         noise = np.random.default_rng(0).uniform(-1, 1, 44_100)
         Separator().separate(noise, 44_100)
     except Exception as error:  # whatever is wrong here is what is looked for

@@ -106,7 +106,7 @@ def _split(context: click.Context, parameter: click.Parameter, value: str | None
 @click.option(
     "--engine",
     type=click.Choice(ENGINES),
-    help="What computes the network, by default torch; the others on a CPU alone.",
+    help="What computes the network, by default torch if it is installed; the others on a CPU alone.",
 )
 @click.option(
     "--views",
@@ -189,12 +189,11 @@ def separate(
     if to_stdout and (as_json or dry_run or len(found) > 1 or len(stems or ()) != 1):
         raise click.UsageError("standard output takes one of --stems of one song, and no --json or --dry-run")
     with process.quits_at_once(), listening():  # nothing is to be cleared away yet, and torch takes long
-        import torch
-
-        from svs_unet_plugin.checkpoint import find
         from svs_unet_plugin.cli.batch import Batch
         from svs_unet_plugin.encoding import read_tags
         from svs_unet_plugin.separator import ACCOMPANIMENT, Separator
+        from svs_unet_plugin.threads import get_threads, limited_threads
+        from svs_unet_plugin.weights import find
 
         encoding = encoding_of(*form_options)
         separator = Separator(weights, device, views=views, engine=engine)
@@ -208,12 +207,9 @@ def separate(
             filename, spool / "out" if to_stdout else out, wanted, form, _weights_name(weights), read_tags
         )
         report = Report(len(found), jobs, as_json=as_json, quiet=quiet, verbose=verbose, to_stdout=to_stdout)
-        stack.callback(torch.set_num_threads, torch.get_num_threads())
-        torch.set_num_threads(max(torch.get_num_threads() // jobs, 1))
-        report.tell(
-            f"{find(weights)} by {separator.engine} on {separator.device}, "
-            f"{torch.get_num_threads()} threads a song"
-        )
+        threads = max(get_threads() // jobs, 1)
+        stack.enter_context(limited_threads(threads))
+        report.tell(f"{find(weights)} by {separator.engine} on {separator.device}, {threads} threads a song")
         batch = Batch(
             separator,
             lambda: Separator(weights, "cpu", views=views, engine=engine),
@@ -251,7 +247,7 @@ def encoding_of(
 
 def _weights_name(weights: str | None) -> str:
     """What weights are called in the names of stems: that of a bundled or hub model, or of a file."""
-    from svs_unet_plugin.checkpoint import DEFAULT_NAME
+    from svs_unet_plugin.weights import DEFAULT_NAME
 
     if weights is None:
         return DEFAULT_NAME

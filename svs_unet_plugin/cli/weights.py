@@ -43,7 +43,7 @@ def card_tables(card: str) -> dict[str, dict[str, str]]:
 
 
 def _bundled() -> Iterator[list[str]]:
-    from svs_unet_plugin.checkpoint import DEFAULT_NAME, PRETRAINED
+    from svs_unet_plugin.weights import DEFAULT_NAME, PRETRAINED
 
     card = (PRETRAINED / "README.md").read_text(encoding="utf-8")
     tables = card_tables(card)
@@ -64,7 +64,7 @@ def _bundled() -> Iterator[list[str]]:
 
 def _cached() -> Iterator[list[str]]:
     """Models of this package in the hub's cache; those of others have the same file name."""
-    from svs_unet_plugin.checkpoint import HUB_FILE
+    from svs_unet_plugin.weights import HUB_FILE
 
     try:
         from huggingface_hub import constants, scan_cache_dir
@@ -99,7 +99,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def _on_hub(model: str) -> list[str]:
-    from svs_unet_plugin.checkpoint import HUB_FILE, asking_the_hub
+    from svs_unet_plugin.weights import HUB_FILE, asking_the_hub
 
     with asking_the_hub(model):
         from huggingface_hub import HfApi

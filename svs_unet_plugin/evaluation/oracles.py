@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from svs_unet_plugin import audio
 from svs_unet_plugin.corpora.musdb import STEMS
@@ -29,11 +28,11 @@ def ideal_ratio_mask(references: np.ndarray, sample_rate: int, stft: STFT) -> np
     """
     samples = references.shape[-1]
     low = audio.resample(references.astype(np.float32), sample_rate, stft.sample_rate)
-    spectra = stft.analyse(torch.from_numpy(low))
-    magnitudes = spectra.abs()
-    masks = magnitudes / magnitudes.sum(dim=0).clamp_min(torch.finfo(magnitudes.dtype).tiny)
-    estimates = stft.synthesise(masks * spectra.sum(dim=0))[..., : low.shape[-1]]
-    high = audio.resample(estimates.numpy(), stft.sample_rate, sample_rate)[..., :samples]
+    spectra = stft.analyse(low)
+    magnitudes = np.abs(spectra)
+    masks = magnitudes / np.maximum(magnitudes.sum(axis=0), np.finfo(magnitudes.dtype).tiny)
+    estimates = stft.synthesise(masks * spectra.sum(axis=0))[..., : low.shape[-1]]
+    high = audio.resample(estimates, stft.sample_rate, sample_rate)[..., :samples]
     return np.pad(high, ((0, 0), (0, 0), (0, samples - high.shape[-1])))
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from svs_unet_plugin import checkpoint
 from svs_unet_plugin.corpora.musdb import STEMS, Track, find_tracks
 from svs_unet_plugin.corpora.prepare import Prepared
 from svs_unet_plugin.evaluation import store
@@ -112,7 +113,7 @@ class Weights:
 
 def network_entry(id: str, name: str, weights: Path, losses: Losses | None = None) -> Entry:
     """A trained U-Net as it takes part."""
-    network = Separator(weights, device="cpu").network
+    network = checkpoint.read(weights).network
     parameters = sum(parameter.numel() for parameter in network.parameters())
     return Entry(System(id, name, "trained", parameters), Weights(weights), digest(weights), losses)
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from svs_unet_plugin import torch_stft
 from svs_unet_plugin.corpora.musdb import STEMS, Track
 from svs_unet_plugin.corpora.prepare import Prepared
 from svs_unet_plugin.mixing.excerpts import (
@@ -130,22 +131,16 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
         generators = [draw_generator(self.seed, _draw(item)) for item in items]
         drawn = np.stack([self.mixer.draw(generator) for generator in generators])
         signals = np.concatenate([drawn.sum(axis=1, keepdims=True), drawn[:, : len(self.estimated)]], axis=1)
-        window = self.stft.window(torch.from_numpy(signals))
-        spectra = torch.stft(
-            torch.from_numpy(signals).flatten(0, 2),
-            self.stft.window_length,
-            self.stft.hop_length,
-            window=window,
-            center=False,  # an excerpt has neighbours where a song has an edge
-            return_complex=True,
-        ).unflatten(0, signals.shape[:3])  # (batch, mixture and sources, channels, bins, frames)
+        # An excerpt has neighbours where a song has an edge.
+        spectra = torch_stft.frames(self.stft, torch.from_numpy(signals))
+        # (batch, mixture and sources, channels, bins, frames)
         mixture, sources = spectra[:, 0], spectra[:, 1:]
         magnitude = mixture.abs()
         peak = magnitude.amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
         headroom = np.array([generator.uniform(0, HEADROOM) for generator in generators], np.float32)
         peak *= torch.from_numpy(10 ** (headroom / 20))[:, None, None, None]
         if not self.stft.normalized:
-            peak = torch.full_like(peak, float(window.sum()))
+            peak = torch.full_like(peak, float(self.stft.window().sum()))
         mixed = mixture[:, None]
         wanted = phase_sensitive_magnitude(sources, mixed) if self.phase_sensitive else sources.abs()
         batch = {

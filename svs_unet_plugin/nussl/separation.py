@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -53,6 +53,7 @@ class UNetSeparation(nussl.separation.SeparationBase):  # type: ignore[name-defi
             device,
             mask_threshold=mask_threshold if mask_type == "binary" else None,
             views=views,
+            engine="torch",
         )
         self.estimates: dict[str, np.ndarray] = {}
         super().__init__(input_audio_signal)
@@ -69,8 +70,9 @@ class UNetSeparation(nussl.separation.SeparationBase):  # type: ignore[name-defi
 
         What it saves opens again, with the metrics in it.
         """
-        model = from_network(self.separator.network).eval()
-        model.metadata.update(described(self.separator.network, self.separator.stft))
+        network = cast(UNet, self.separator.network)
+        model = from_network(network).eval()
+        model.metadata.update(described(network, self.separator.stft))
         return model
 
     def run(self) -> dict[str, np.ndarray]:

@@ -21,7 +21,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from svs_unet_plugin import checkpoint
 from svs_unet_plugin.page.guard import Guard, close_silent, own_names
 from svs_unet_plugin.page.songs import (
     GAIN_DB,
@@ -36,6 +35,8 @@ from svs_unet_plugin.page.songs import (
 )
 from svs_unet_plugin.separator import Cancelled, Progress, Separator
 from svs_unet_plugin.spectrogram import lowest_hz
+from svs_unet_plugin.threads import limited_threads
+from svs_unet_plugin.weights import DEFAULT_NAME, PRETRAINED
 
 if TYPE_CHECKING:
     import gradio
@@ -305,14 +306,10 @@ def serve(
         ValueError: if a checkpoint can't be used, or two have one name.
         OSError: if the port is taken, or the address none of this machine's.
     """
-    import torch
-
     import_gradio()
     _check_address(host, port)
     _allow_many_files()
     files = _weights(weights)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
 
     @lru_cache(maxsize=4)
     def separator(name: str, views: int) -> Separator:
@@ -324,32 +321,32 @@ def serve(
         mixture = song.stems[MIXTURE]
         return separator(weights, views).separate_file(mixture, song.folder, progress=progress, cancel=cancel)
 
-    for name in files:
-        separator(name, VIEWS[0])  # so that a file which can't be used is found now
-    songs = Songs(limits)
-    labels = {name: _LABELS.get(name, name) for name in files}
-    page = build(songs, separate, Choices(labels), "Vocals and accompaniment", ABOUT)
-    try:
-        launched = launch(
-            page,
-            songs,
-            names=names,
-            server_name=host,
-            server_port=port,
-            inbrowser=open_browser,
-            prevent_thread_lock=True,
-            quiet=True,
-        )
-        ready(launched[1])
-        while page.is_running:
-            time.sleep(0.2)
-    finally:
-        songs.close()
-        if getattr(page, "server", None) is not None:
-            page.server.force_exit = True  # without waiting for browsers to leave,
-            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # or words about each
-        page.close(verbose=False)
-        torch.set_num_threads(threads)
+    with limited_threads(1):
+        for name in files:
+            separator(name, VIEWS[0])  # so that a file which can't be used is found now
+        songs = Songs(limits)
+        labels = {name: _LABELS.get(name, name) for name in files}
+        page = build(songs, separate, Choices(labels), "Vocals and accompaniment", ABOUT)
+        try:
+            launched = launch(
+                page,
+                songs,
+                names=names,
+                server_name=host,
+                server_port=port,
+                inbrowser=open_browser,
+                prevent_thread_lock=True,
+                quiet=True,
+            )
+            ready(launched[1])
+            while page.is_running:
+                time.sleep(0.2)
+        finally:
+            songs.close()
+            if getattr(page, "server", None) is not None:
+                page.server.force_exit = True  # without waiting for browsers to leave,
+                logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # or words about each
+            page.close(verbose=False)
 
 
 ABOUT = "Hear the voice and the band apart. Your song stays on the computer that runs this page."
@@ -399,7 +396,7 @@ def _allow_many_files() -> None:
 
 def _weights(more: Sequence[Path]) -> dict[str, str | Path]:
     """The bundled weights, the default ones first, and others by their file's name."""
-    bundled = sorted(path.stem for path in checkpoint.PRETRAINED.glob("*.pth"))
+    bundled = sorted(path.stem for path in PRETRAINED.glob("*.pth"))
     found: dict[str, str | Path] = {name: name for name in bundled}
     for path in more:
         if not path.is_file():
@@ -407,7 +404,7 @@ def _weights(more: Sequence[Path]) -> dict[str, str | Path]:
         if path.stem in found:
             raise ValueError(f"two of the weights are called {path.stem}: rename {path}")
         found[path.stem] = path
-    first = {checkpoint.DEFAULT_NAME: found.pop(checkpoint.DEFAULT_NAME)}
+    first = {DEFAULT_NAME: found.pop(DEFAULT_NAME)}
     return {**first, **found}
 
 

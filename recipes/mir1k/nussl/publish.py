@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 
 import svs_unet_plugin.nussl as svs
-from svs_unet_plugin.checkpoint import PRETRAINED, read
+from svs_unet_plugin.checkpoint import read
+from svs_unet_plugin.export import write_graph_beside
 from svs_unet_plugin.files import digest, write_text
 from svs_unet_plugin.unet import as_stereo
+from svs_unet_plugin.weights import PRETRAINED
 
 
 def main() -> None:
@@ -20,10 +22,17 @@ def main() -> None:
 
     trained = read(options.checkpoint)
     network = trained.network if trained.network.in_channels == 2 else as_stereo(trained.network)
-    svs.save(svs.from_network(network).half(), options.to / f"{options.name}.pth", stft=trained.stft)
-    lines = (f"{digest(path)}  {path.name}\n" for path in sorted(options.to.glob("*.pth")))
-    write_text(options.to / "SHA256SUMS", "".join(lines))
-    print(options.to / f"{options.name}.pth")
+    path = options.to / f"{options.name}.pth"
+    svs.save(svs.from_network(network).half(), path, stft=trained.stft)
+    write_sums(options.to)
+    write_graph_beside(path)
+    write_sums(options.to)
+    print(path)
+
+
+def write_sums(folder: Path) -> None:
+    paths = sorted(path for path in folder.iterdir() if path.suffix in (".onnx", ".pth"))
+    write_text(folder / "SHA256SUMS", "".join(f"{digest(path)}  {path.name}\n" for path in paths))
 
 
 if __name__ == "__main__":

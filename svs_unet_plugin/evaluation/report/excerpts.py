@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from svs_unet_plugin import audio, spectrogram
 from svs_unet_plugin.evaluation.report.tables import SOURCES, ordered
@@ -138,8 +137,8 @@ def picture(samples: np.ndarray, rate: int, loudest: float) -> str:
 def _magnitudes(samples: np.ndarray, rate: int) -> np.ndarray:
     """``(bins, frames)`` of the mean of the channels, with windows of some 50 ms."""
     length = 2 ** round(np.log2(0.05 * rate))
-    mean = torch.from_numpy(samples.mean(axis=0, dtype=np.float32))
-    return STFT(rate, length, length // 4).analyse(mean).abs().numpy()
+    mean = samples.mean(axis=0, dtype=np.float32)
+    return np.abs(STFT(rate, length, length // 4).analyse(mean))
 
 
 def _data_uri(kind: str, content: bytes) -> str:
