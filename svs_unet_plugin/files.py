@@ -13,7 +13,7 @@ import os
 import shutil
 import socket
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -344,3 +344,24 @@ def is_part(name: str) -> bool:
 
 def _is_own(item: Path) -> bool:
     return item.name == LOCK_FILE or is_part(item.name)
+
+
+def check_sources(sources: Sequence[str]) -> None:
+    """
+    Raises:
+        ValueError: if these can't be the names of a network's sources, after which stems are called.
+    """
+    if isinstance(sources, str) or not sources or len(set(sources)) != len(sources):
+        raise ValueError(f"sources must be different names such as ('vocals',), got {sources!r}")
+    if not all(map(_is_name, sources)):
+        raise ValueError(f"sources must be names that files can have, got {sources!r}")
+
+
+def _is_name(source: object) -> bool:
+    """Whether a source's name is that of a file in a folder, and of none elsewhere."""
+    return (
+        isinstance(source, str)
+        and source.isprintable()
+        and source.strip(" .") != ""
+        and not {*"/\\"} & {*source}
+    )

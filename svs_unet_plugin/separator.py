@@ -73,7 +73,7 @@ class Separator:
         ValueError: if an argument is out of its range, or the checkpoint can't be used.
 
     Example:
-        >>> separator = Separator(UNet())
+        >>> separator = Separator("small")
         >>> stems = separator.separate(np.zeros((2, 44_100), np.float32), sample_rate=44_100)
         >>> {name: stem.shape for name, stem in stems.items()}
         {'vocals': (2, 44100), 'accompaniment': (2, 44100)}

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from svs_unet_plugin.files import check_sources
+
 
 class UNet(nn.Module):
     """Estimates one mask a source from the magnitude spectrogram of a mixture.
@@ -77,10 +79,7 @@ class UNet(nn.Module):
         super().__init__()
         if in_channels not in (1, 2):
             raise ValueError(f"in_channels must be 1 or 2, got {in_channels}")
-        if isinstance(sources, str) or not sources or len(set(sources)) != len(sources):
-            raise ValueError(f"sources must be different names such as ('vocals',), got {sources!r}")
-        if not all(map(_is_name, sources)):
-            raise ValueError(f"sources must be names that files can have, got {sources!r}")
+        check_sources(sources)
         if channels < 2 or channels % 2:
             raise ValueError(f"channels must be an even number from 2 up, got {channels}")
         if bottleneck not in (None, "blstm"):
@@ -268,16 +267,6 @@ class BLSTM(nn.Module):
         sequences = x.permute(0, 2, 3, 1).reshape(batch * rows, steps, channels)
         output, _ = self.lstm(sequences)
         return output.reshape(batch, rows, steps, channels).permute(0, 3, 1, 2)
-
-
-def _is_name(source: object) -> bool:
-    """Whether a source's name is that of a file in a folder, and of none elsewhere."""
-    return (
-        isinstance(source, str)
-        and source.isprintable()
-        and source.strip(" .") != ""
-        and not {*"/\\"} & {*source}
-    )
 
 
 def _mirrored(x: Tensor, more: int) -> Tensor:

@@ -128,7 +128,14 @@ def test_what_is_no_graph(make_network: Callable[..., UNet], tmp_path: Path) -> 
     model = onnx.load_model_from_string(whole)
     del model.metadata_props[:]
     (tmp_path / "bare.onnx").write_bytes(model.SerializeToString())
+    for key, value in {"sources": '["vocals", "../up"]', "reach": "1000000", "in_channels": "3"}.items():
+        odd = onnx.load_model_from_string(whole)
+        onnx.helper.set_model_props(odd, {item.key: item.value for item in odd.metadata_props} | {key: value})
+        (tmp_path / f"{key}.onnx").write_bytes(odd.SerializeToString())
     for name, said in {
+        "sources": "sources must be names that files can have",
+        "reach": "it sees 1000000 frames further",
+        "in_channels": "in_channels must be 1 or 2, got 3",
         "half": "",
         "text": "",
         "empty": "",
@@ -140,6 +147,13 @@ def test_what_is_no_graph(make_network: Callable[..., UNet], tmp_path: Path) -> 
         ) as caught:
             Separator(tmp_path / f"{name}.onnx")
         assert "\n" not in str(caught.value)
+    odd = onnx.load_model_from_string(whole)
+    onnx.helper.set_model_props(
+        odd, {item.key: item.value for item in odd.metadata_props} | {"sources": '["vocals", "drums"]'}
+    )
+    (tmp_path / "more.onnx").write_bytes(odd.SerializeToString())
+    with pytest.raises(ValueError, match=r"the network gives masks \(1, 1, 513, .* for magnitudes"):
+        Separator(tmp_path / "more.onnx").separate(np.ones(1000, np.float32), 8192)
 
 
 def test_an_engine_that_can_not_be_had(

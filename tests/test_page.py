@@ -21,6 +21,7 @@ from svs_unet_plugin import Separator, audio, cli, encoding, page
 from svs_unet_plugin.encoding import Encoding
 from svs_unet_plugin.page.songs import PIECE_SECONDS, Limits, Refused, Songs, formats
 from svs_unet_plugin.separator import Cancelled
+from svs_unet_plugin.weights import PRETRAINED
 
 gradio_client = pytest.importorskip("gradio_client")
 httpx = pytest.importorskip("httpx")
@@ -46,7 +47,7 @@ class Server:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Somebody's own weights: those that are fast."""
     path = tmp_path_factory.mktemp("weights") / "mine.pth"
-    path.write_bytes((weights.PRETRAINED / "small.pth").read_bytes())
+    path.write_bytes((PRETRAINED / "small.pth").read_bytes())
     return path
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from svs_unet_plugin.files import check_sources
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.threads import get_threads
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from svs_unet_plugin.unet import UNet
 
 PACKAGE = Path(__file__).parents[1]
+
+MOST_REACH = 10_000
+"""Frames on either side, so that no file makes the network see whole songs at once; it is some hundred."""
 
 Run = Callable[[np.ndarray], np.ndarray]
 """A network that was compiled for one thread of the program at a time."""
@@ -43,6 +47,13 @@ class Graph:
     in_channels: int
     stride: int
     reach: int
+
+    def __post_init__(self) -> None:
+        check_sources(self.sources)
+        if self.in_channels not in (1, 2):
+            raise ValueError(f"in_channels must be 1 or 2, got {self.in_channels}")
+        if not 1 <= self.stride <= 1024 or not 0 <= self.reach <= MOST_REACH:
+            raise ValueError(f"it sees {self.reach} frames further, and columns are {self.stride} frames")
 
     @property
     def inputs(self) -> int:
@@ -147,6 +158,9 @@ class _GraphEngine(Engine):
         except IndexError:
             run = self.compile(self.network.model, get_threads())
         masks = run(np.ascontiguousarray(magnitude))
+        outputs = len(self.network.sources) * self.network.in_channels
+        if masks.shape != (len(magnitude), outputs, *magnitude.shape[-2:]):
+            raise ValueError(f"the network gives masks {masks.shape} for magnitudes {magnitude.shape}")
         self._free.append(run)
         return masks
 

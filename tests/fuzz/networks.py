@@ -1,4 +1,4 @@
-"""Checkpoints: of bytes, of archives, of pickles, and of what they hold."""
+"""Checkpoints: of bytes, of archives, of pickles, and of what they hold. ONNX models."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import soundfile
 import torch
 
@@ -23,6 +24,7 @@ import svs_unet_plugin.nussl as nussl
 from fuzz.driver import Case, Refused, is_ours
 from fuzz.mutations import damaged, name, nested, odd, twisted
 from svs_unet_plugin import STFT, Separator, UNet, checkpoint
+from svs_unet_plugin.export import export
 
 _KINDS: tuple[dict[str, Any], ...] = (
     {},
@@ -64,6 +66,14 @@ def contents() -> dict[str, Any]:
         path = nussl.save(model, Path(folder, "network.pth"), stft=STFT(hop_length=512))
         held = torch.load(path, weights_only=False)
     return {"nussl 0": dict(held), "asteroid 0": asteroid.SVSUNet.from_network(small(1), STFT()).serialize()}
+
+
+@cache
+def graph() -> bytes:
+    """A sound ONNX model."""
+    with tempfile.TemporaryDirectory() as folder:
+        export(small(1), STFT(hop_length=512), Path(folder, "network.onnx"), "onnx")
+        return Path(folder, "network.onnx").read_bytes()
 
 
 def _bytes(content: Any, zipped: bool = True) -> bytes:
@@ -287,3 +297,29 @@ def reading(case: Case) -> Iterator[str]:
         assert np.abs(stems["vocals"] + stems["accompaniment"] - mixture).max() <= 1e-5
         assert loaded.network.sources and not loaded.network.training
         separator.separate_file(song, case.out)
+
+
+def graphs(case: Case) -> Iterator[str]:
+    """An ONNX model is read, and separates."""
+    rng = case.rng
+    content, given = graph(), "sound"
+    if rng.random() < 0.6:
+        content, given = damaged(rng, content, files()["nussl 0"])
+    else:
+        model = onnx.load_model_from_string(content)
+        held = twisted(
+            rng, {item.key: item.value for item in model.metadata_props}, lambda rng: str(odd(rng))
+        )
+        if isinstance(held, dict):
+            texts = {str(key): str(value) for key, value in held.items()}
+            texts = {
+                key.encode(errors="replace"): value.encode(errors="replace") for key, value in texts.items()
+            }
+            onnx.helper.set_model_props(model, texts)
+        content, given = model.SerializeToString(), "metadata"
+    path = case.write("network.onnx", content)
+    mixture = np.random.default_rng(0).uniform(-1, 1, (1, 2000)).astype(np.float32)
+    yield given
+    stems = Separator(path).separate(mixture, 8000)
+    assert all(stem.shape == mixture.shape and np.isfinite(stem).all() for stem in stems.values())
+    assert np.abs(stems["vocals"] + stems["accompaniment"] - mixture).max() <= 1e-5

@@ -5,7 +5,8 @@ from fuzz.driver import Surface
 
 SURFACES: dict[str, tuple[int, Surface]] = {
     "audio": (4, sounds.reading),
-    "checkpoints": (5, networks.reading),
+    "checkpoints": (4, networks.reading),
+    "graphs": (1, networks.graphs),
     "page": (2, sounds.page),
     "manifests": (2, texts.manifest),
     "names": (2, texts.names),
@@ -21,4 +22,5 @@ def prepare() -> None:
     sounds.songs()
     networks.files()
     networks.contents()
+    networks.graph()
     texts.results()
