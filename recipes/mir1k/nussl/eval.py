@@ -24,8 +24,10 @@ VIEWS = (1, 4)
 
 def main() -> None:
     parser = configuration.scoring_parser(__doc__)
+    parser.add_argument("--weights", type=Path, help="to score in the place of the experiment's best")
     options = parser.parse_args()
-    if configuration.read(options.exp_dir).values["every_clip"]:
+    checkpoint = options.weights or options.exp_dir / "checkpoints" / "best.model.pth"
+    if options.weights is None and configuration.read(options.exp_dir).values["every_clip"]:
         print("Not scored: it was trained on the test singers, too.")
         return
 
@@ -35,8 +37,7 @@ def main() -> None:
     clips = [path for paths in by_singer.values() for path in paths[: options.tracks]]
     if not clips:
         raise ValueError(f"{options.data_dir} holds no test clips: run stage 1 first")
-    checkpoint = options.exp_dir / "checkpoints" / "best.model.pth"
-    work = partial(score, checkpoint=checkpoint, weights=digest(checkpoint))
+    work = partial(score, checkpoint=checkpoint, weights=digest(checkpoint), name=options.exp_dir.name)
     scored = in_parallel(work, clips, options.jobs, title="Score", unit="clip")
     scores = pd.DataFrame([row for rows in scored for row in rows])
     with atomic_write(options.exp_dir / "test_scores.csv") as beside:
@@ -59,7 +60,7 @@ def _separator(checkpoint: Path, weights: str, views: int) -> Separator:
     return Separator(checkpoint, device="cpu", views=views)
 
 
-def score(mix: Path, checkpoint: Path, weights: str) -> list[dict[str, Any]]:
+def score(mix: Path, checkpoint: Path, weights: str, name: str) -> list[dict[str, Any]]:
     """Scores of the network, by each of `VIEWS`, and of the ideal ratio mask on one clip, a row a source."""
     references = np.concatenate([audio.read(mix.parents[1] / source / mix.name)[0] for source in SOURCES])
     mixture, sample_rate = audio.read(mix)
@@ -67,7 +68,7 @@ def score(mix: Path, checkpoint: Path, weights: str) -> list[dict[str, Any]]:
     for views in VIEWS:
         separator = _separator(checkpoint, weights, views)
         stems = separator.separate(mixture, sample_rate)
-        system = checkpoint.parent.parent.name + (f", {views} views" if views > 1 else "")
+        system = name + (f", {views} views" if views > 1 else "")
         systems[system] = np.concatenate([stems[source] for source in SOURCES])
     ideal = ideal_ratio_mask(references[:, None], sample_rate, separator.stft)[:, 0]
     systems[IdealRatioMask(separator.stft).entry().system.name] = ideal
