@@ -52,6 +52,14 @@ def find(weights: str | os.PathLike[str] | None = None, suffix: str = ".pth") ->
     )
 
 
+def has_graph(weights: str | os.PathLike[str] | None) -> bool:
+    """Whether weights are, or are also there as, an ONNX model; the hub has none."""
+    if weights is not None and Path(weights).is_file():
+        return Path(weights).suffix == ".onnx"
+    name = DEFAULT_NAME if weights is None else os.fspath(weights)
+    return (PRETRAINED / f"{name}.onnx").is_file()
+
+
 _HUB_ID = re.compile(r"(?!.*\.\.)[\w.-]+/[\w.-]+@[\w./-]+")  # git takes no ".." either
 
 

@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 
-from svs_unet_plugin import STFT, UNet, audio, encoding
+from svs_unet_plugin import STFT, UNet, audio, encoding, engines
 from svs_unet_plugin.cli import main, reports
 from svs_unet_plugin.cli.separate import separate as command
 from svs_unet_plugin.separator import Separator
@@ -361,10 +362,37 @@ def test_a_gpu_with_too_little_memory(
     assert "song.wav: cuda:0 has too little memory: the network runs on the CPU" in capsys.readouterr().err
 
 
+def test_by_default_without_torch_on_a_cpu(
+    song: Path,
+    checkpoint_path: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    fast = "openvino" if "openvino" in engines.installed() else "onnxruntime"
+    exists = Path.exists
+
+    def there(path: Path, **options: Any) -> bool:
+        return has_gpu if path.parent == Path("/dev") else exists(path, **options)
+
+    monkeypatch.setattr(Path, "exists", there)
+    for has_gpu, options, expected in (
+        (False, [], fast),
+        (False, ["-w", "small", "-d", "cpu"], fast),
+        (False, ["-w", str(checkpoint_path)], "torch"),
+        (False, ["--engine", "torch"], "torch"),
+        (True, [], "torch"),
+        (True, ["-d", "cpu"], fast),
+    ):
+        assert main(["separate", str(song), "-o", str(tmp_path / "out"), "--overwrite", "-v", *options]) == 0
+        assert f" by {expected} on " in capsys.readouterr().err, (has_gpu, options)
+
+
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs /proc to see how far a process is")
 @pytest.mark.parametrize("how, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_while_it_starts(song: Path, tmp_path: Path, how: int, code: int) -> None:
-    process = subprocess.Popen([*COMMAND, song, "-o", tmp_path / "out"], stderr=subprocess.PIPE, text=True)
+    command = [*COMMAND, song, "-o", tmp_path / "out", "--engine", "torch"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
         assert process.poll() is None
         time.sleep(0.01)
