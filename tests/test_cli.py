@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -167,7 +168,8 @@ def test_weights_on_the_hub(
 def test_doctor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
-    assert f"torch            {torch.__version__}" in said and "devices          cpu" in said
+    assert f"numpy            {np.__version__}" in said and "devices          cpu" in said
+    assert f"[torch]          torch {torch.__version__}" in said
     assert f"engines          {', '.join(engines.installed())}" in said
     assert "separation       works" in said and "writes mp3, ogg, opus, m4a" in said
     monkeypatch.setenv("PATH", str(tmp_path))

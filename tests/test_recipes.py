@@ -374,6 +374,14 @@ def test_publishes_what_opens_by_name(
         assert str(recipe).encode() not in (tmp_path / f"tiny{suffix}").read_bytes()
 
 
+def test_publishes_the_weights_of_the_protocol(mir1k: tuple[Path, str]) -> None:
+    """They are scored on whatever clips there are; these are noise."""
+    recipe, _ = mir1k
+    arguments = ("--stage", 2, "--published", "true", "--data_dir", recipe / "data" / "mir1k", "--tracks", 1)
+    said = run(recipe, *arguments, "--jobs", 2, "--tag", "some")
+    assert "Stage 2" not in said and "2 clips, GNSDR" in said and "| published_some, 4 views |" in said
+
+
 def test_the_demo_refuses_what_it_cannot_do(recipes: Path) -> None:
     for options, words in (
         (("--steps", "50"), "--steps must be a multiple of 40, got '50'"),

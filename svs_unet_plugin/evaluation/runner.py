@@ -237,6 +237,12 @@ def _loaded(load: Callable[[], Separate], identity: str) -> Separate:
     return load()
 
 
+@lru_cache(maxsize=4)
+def separator_of(weights: Path, identity: str, views: int = 1) -> Separator:
+    """A separator on the CPU, made once in a process for as long as its identity (a digest) stays."""
+    return Separator(weights, device="cpu", views=views)
+
+
 @dataclass(frozen=True)
 class _Task:
     """A track for a system to separate and to be scored on."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from svs_unet_plugin import Separator, audio
+from svs_unet_plugin import audio
 from svs_unet_plugin.evaluation.metrics import bss_eval_v3
 from svs_unet_plugin.evaluation.oracles import IdealRatioMask, ideal_ratio_mask
+from svs_unet_plugin.evaluation.runner import separator_of
 from svs_unet_plugin.files import atomic_write, digest
 from svs_unet_plugin.training import configuration
 from svs_unet_plugin.workers import in_parallel
@@ -54,19 +55,13 @@ def main() -> None:
         print(f"| {system} | {' | '.join(cells)} |")
 
 
-@cache
-def _separator(checkpoint: Path, weights: str, views: int) -> Separator:
-    """The separator of a checkpoint, for as long as it has these weights, by their digest."""
-    return Separator(checkpoint, device="cpu", views=views)
-
-
 def score(mix: Path, checkpoint: Path, weights: str, name: str) -> list[dict[str, Any]]:
     """Scores of the network, by each of `VIEWS`, and of the ideal ratio mask on one clip, a row a source."""
     references = np.concatenate([audio.read(mix.parents[1] / source / mix.name)[0] for source in SOURCES])
     mixture, sample_rate = audio.read(mix)
     systems = {}
     for views in VIEWS:
-        separator = _separator(checkpoint, weights, views)
+        separator = separator_of(checkpoint, weights, views)
         stems = separator.separate(mixture, sample_rate)
         system = name + (f", {views} views" if views > 1 else "")
         systems[system] = np.concatenate([stems[source] for source in SOURCES])

@@ -38,6 +38,7 @@ conf=${conf:-conf}
 data_dir=${data_dir:-data/mir1k}
 name=${conf##*/}
 if [[ $published == true ]]; then
+  takes="minutes"
   experiment published
 else
   experiment "train_${name%.yml}"
