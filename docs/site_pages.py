@@ -108,21 +108,27 @@ def api(room: str) -> str:
     for path in (ROOT / PACKAGE).rglob("*.py"):
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
         if _room(name) == room and not any(part.startswith("_") for part in name.split(".")):
-            modules[name] = _exported(path) if path.name == "__init__.py" else []
-    for name, exported in sorted(modules.items()):
+            modules[name] = path
+    for name, path in sorted(modules.items()):
         lines.append(f"::: {name}\n")
-        if exported:  # a package's own words, and what it exports from the modules that follow
+        exported, own = _exported(path) if path.name == "__init__.py" else ([], [])
+        if exported:  # a package's own words and members, and what it exports from the modules that follow
             links = ", ".join(f"[`{member}`][{name}.{member}]" for member in exported)
-            lines.append(f"    options: {{members: false}}\n\n`import {name}` provides {links}.\n")
+            lines.append(f"    options: {{members: {own}}}\n\n`import {name}` provides {links}.\n")
     return "\n".join(lines)
 
 
-def _exported(path: Path) -> list[str]:
-    """The names in a module's ``__all__``."""
+def _exported(path: Path) -> tuple[list[str], list[str]]:
+    """The names in a module's ``__all__``, and those of them that it defines itself."""
+    exported, defined = [], set()
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
-            return [name for name in ast.literal_eval(node.value) if not name.startswith("__")]
-    return []
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            defined.add(node.targets[0].id)
+            if node.targets[0].id == "__all__":
+                exported = [name for name in ast.literal_eval(node.value) if not name.startswith("__")]
+    return exported, [name for name in exported if name in defined]
 
 
 class Doctests(griffe.Extension):

@@ -204,7 +204,8 @@ def fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:
 def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Keep other processes, and other calls in this one, out of a folder; it is made if it is missing.
 
-    What a killed run left there unfinished is removed: nobody else writes to a folder that is locked.
+    What a killed run left there unfinished is removed, and at the end what a killed worker of this one left:
+    nobody else writes to a folder that is locked.
 
     Raises:
         ValueError: if somebody else works there.
@@ -219,10 +220,10 @@ def lock(folder: str | os.PathLike[str]) -> Iterator[None]:
     except Timeout as error:
         raise ValueError(f"{folder} is in use by another run: wait, or choose another folder") from error
     try:
-        for item in list(_leftovers(folder)):
-            _remove(item)
+        _remove_leftovers(folder)
         yield
     finally:
+        _remove_leftovers(folder)
         held.release()
 
 
@@ -327,13 +328,14 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _leftovers(folder: Path) -> Iterator[Path]:
-    """What is not whole in a folder, but for folders in it that have a lock of their own."""
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what is not whole in a folder, but for folders in it that have a lock of their own."""
     for parent, folders, names in os.walk(folder):
         if Path(parent) != folder and LOCK_FILE in names:
             folders.clear()
             continue
-        yield from (Path(parent, name) for name in folders + names if is_part(name))
+        for name in filter(is_part, folders + names):
+            _remove(Path(parent, name))
         folders[:] = [name for name in folders if not is_part(name)]
 
 

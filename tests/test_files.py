@@ -289,6 +289,15 @@ def test_a_claim_removes_leftovers_but_those_of_folders_with_a_lock_of_their_own
         assert list(tmp_path.rglob(name)) == [tmp_path / "other" / name]
 
 
+def test_what_a_killed_worker_leaves_is_removed_at_the_end(tmp_path: Path) -> None:
+    half = tmp_path / f".song{files.PART_SUFFIX}"
+    with pytest.raises(OSError, match="full"), files.lock(tmp_path):
+        half.mkdir()
+        (half / "vocals.wav").touch()
+        raise OSError("full")
+    assert names(tmp_path) == [files.LOCK_FILE]
+
+
 def test_differences() -> None:
     assert files.differences(SETTINGS, json.loads(json.dumps(SETTINGS))) == []
     now = {"hop": 768, "model": {"channels": 16}, "seed": 1, "limit": None}
