@@ -121,6 +121,57 @@ def test_truncated(tmp_path: Path, name: str) -> None:
         audio.read(path)
 
 
+def ogg_pages(data: bytes) -> list[bytearray]:
+    """The pages of an Ogg file (RFC 3533, section 6)."""
+    pages = []
+    while data:
+        end = 27 + data[26] + sum(data[27 : 27 + data[26]])
+        pages.append(bytearray(data[:end]))
+        data = data[end:]
+    return pages
+
+
+def set_granule(page: bytearray, granule: int) -> None:
+    """Give a page another position of its last sample, and the checksum that goes with it."""
+    page[6:14], page[22:26] = granule.to_bytes(8, "little"), bytes(4)
+    checksum = 0
+    for byte in page:
+        checksum ^= byte << 24
+        for _ in range(8):
+            checksum = (checksum << 1) ^ (0x1_04C1_1DB7 if checksum & 0x8000_0000 else 0)
+    page[22:26] = checksum.to_bytes(4, "little")
+
+
+def test_an_ogg_stream_that_states_a_little_more_than_it_holds(tmp_path: Path) -> None:
+    """As music of several games does: its last page names an end behind its last packet."""
+    path = encode(tmp_path, "a.ogg", "-page_duration", "200000")  # microseconds
+    whole, pages = audio.read(path)[0], ogg_pages(path.read_bytes())
+    assert len(pages) > 6
+    set_granule(pages[-1], whole.shape[1] + 1105)
+    path.write_bytes(b"".join(pages))
+    assert soundfile.info(path).frames == whole.shape[1] + 1105
+    assert np.array_equal(audio.read(path)[0][:, : whole.shape[1]], whole)
+
+
+@pytest.mark.parametrize("name", ["a.ogg", "a.opus"])
+@pytest.mark.parametrize("kind", ["lost", "broken"])
+def test_an_ogg_page(tmp_path: Path, name: str, kind: str) -> None:
+    """Decoders play on without a word."""
+    path = encode(tmp_path, name, "-page_duration", "200000")  # microseconds
+    whole, pages = audio.read(path)[0], ogg_pages(path.read_bytes())
+    if kind == "lost":
+        del pages[4]
+    else:
+        pages[4][-100] ^= 1
+    path.write_bytes(b"".join(pages))
+    with pytest.raises(ValueError, match=f"{name} is damaged: page [45] is broken"):
+        audio.read(path)
+    file = audio.open_file(path, keep_going=True)
+    found = np.concatenate(list(file.blocks()), axis=1)
+    assert "page" in file.warnings[0]
+    assert whole.shape[1] - 20_000 < found.shape[1] <= whole.shape[1]
+
+
 @pytest.mark.parametrize("kind", ["wav", "flac"])
 def test_written_to_a_pipe_and_so_of_no_stated_length(tmp_path: Path, kind: str) -> None:
     soundfile.write(tmp_path / "whole.wav", noise().T, 44_100)

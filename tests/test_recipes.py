@@ -320,7 +320,9 @@ def test_mir1k_goes_on_in_stereo_with_songs_and_voices(mir1k: tuple[Path, str], 
     script = [sys.executable, recipe / "train.py", "--conf", recipe / "local" / "songs.yml"]
     script += ["--weights", trained, "--in_channels", "2", "--channels", "2", "--residual_blocks", "0"]
     script += ["--synthetic_songs", "0"]
+    shutil.copytree(tmp_path / "voices", tmp_path / "bands")
     script += ["--songs", tmp_path / "songs", "--voices", tmp_path / "voices"]
+    script += ["--accompaniments", tmp_path / "bands"]
     script += ["--epochs", "1", "--epoch_steps", "2", "--data_dir", recipe / "data" / "mir1k"]
     subprocess.run([*script, "--exp_dir", tmp_path / "exp"], check=True, capture_output=True)
     best = checkpoint.read(tmp_path / "exp" / "checkpoints" / "best.model.pth")

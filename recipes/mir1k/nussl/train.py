@@ -25,6 +25,9 @@ from svs_unet_plugin.training import configuration
 VALIDATION_SONGS = ("abjones_5", "amy_9")
 """Songs of the training singers that are only for choosing the best epoch."""
 
+ACCOMPANIMENT = 0.1
+"""Root mean square that music without voices is brought to, -20 dB: above most vocals, as in most songs."""
+
 
 @dataclass(frozen=True)
 class ClipSettings:
@@ -40,8 +43,10 @@ class ClipSettings:
         songs: a folder of songs with stems that `svs-unet data prepare` wrote; all but the test songs are
             used.
         voices: a folder of audio files, each a voice alone.
-        synthetic_share, songs_share, voices_share: how often each of these kinds is drawn for each time that
-            the clips are, > 0.
+        accompaniments: a folder of audio files, each music in which nobody sings; they are brought to one
+            level.
+        synthetic_share, songs_share, voices_share, accompaniments_share: how often each of these kinds is
+            drawn for each time that the clips are, > 0.
     """
 
     remix: bool = True
@@ -51,17 +56,19 @@ class ClipSettings:
     soundfont: str | None = None
     songs: str | None = None
     voices: str | None = None
+    accompaniments: str | None = None
     synthetic_share: float = 1.0
     songs_share: float = 1.0
     voices_share: float = 1.0
+    accompaniments_share: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("stretched", "synthetic_songs"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
-        others = self.every_clip or self.stretched or self.synthetic_songs or self.songs or self.voices
-        if not self.remix and others:
-            raise ValueError("every_clip, stretched, synthetic_songs, songs and voices need remix: true")
+        others = ("every_clip", "stretched", "synthetic_songs", "songs", "voices", "accompaniments")
+        if not self.remix and any(getattr(self, name) for name in others):
+            raise ValueError(f"{', '.join(others)} need remix: true")
 
 
 def main() -> None:
@@ -126,6 +133,10 @@ def main() -> None:
         if clip_settings.voices:
             alone = [{"vocals": read_at(path, stft.sample_rate)} for path in files_in(clip_settings.voices)]
             yield Collection(alone, clip_settings.voices_share)
+        if clip_settings.accompaniments:
+            music = (read_at(path, stft.sample_rate) for path in files_in(clip_settings.accompaniments))
+            bands = [{"accompaniment": signal * ACCOMPANIMENT / rms(signal)} for signal in music]
+            yield Collection(bands, clip_settings.accompaniments_share)
 
     with lock(experiment / "cache"):  # which is emptied as soon as it is opened, whoever reads it
         if clip_settings.remix:
@@ -160,6 +171,11 @@ def read_at(path: Path, sample_rate: int) -> np.ndarray:
     """The audio of a file, ``(channels, samples)``, at a sample rate in Hz."""
     samples, rate = audio.read(path)
     return audio.resample(samples, rate, sample_rate)
+
+
+def rms(signal: np.ndarray) -> float:
+    """Root mean square of a signal, above 0."""
+    return max(float(np.sqrt(np.mean(np.square(signal)))), 1e-6)
 
 
 if __name__ == "__main__":
