@@ -16,6 +16,7 @@ import torch
 import yaml
 from killing import kill_when
 
+import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import Separator, checkpoint
 from svs_unet_plugin.corpora.prepare import prepare
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
@@ -374,6 +375,22 @@ def test_publishes_what_opens_by_name(
     # No folder of the machine it was trained on is in it.
     for suffix in (".pth", ".onnx"):
         assert str(recipe).encode() not in (tmp_path / f"tiny{suffix}").read_bytes()
+
+
+def test_publishes_the_mean_of_two(mir1k: tuple[Path, str], tmp_path: Path) -> None:
+    recipe, _ = mir1k
+    checkpoints = recipe / "exp" / "train_conf_some" / "checkpoints"
+    trained = [checkpoints / "best.model.pth", tmp_path / "other.pth"]
+    other = checkpoint.read(trained[0])
+    for parameter in other.network.parameters():
+        parameter.data += 1.0
+    svs.save(svs.from_network(other.network), trained[1], stft=other.stft)
+    script = [sys.executable, recipe / "publish.py", *trained, "tiny", "--to", tmp_path]
+    subprocess.run(script, check=True, capture_output=True)
+    published, first = (checkpoint.read(path).network for path in (tmp_path / "tiny.pth", trained[0]))
+    for one, another in zip(published.parameters(), as_stereo(first).parameters(), strict=True):
+        assert torch.all((one - another >= -1e-3) & (one - another <= 0.51))
+    assert torch.allclose(published.encoder[0][1].bias, first.encoder[0][1].bias + 0.5, atol=1e-3)
 
 
 def test_publishes_the_weights_of_the_protocol(mir1k: tuple[Path, str]) -> None:

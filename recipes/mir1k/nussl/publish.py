@@ -1,33 +1,60 @@
-"""Put a trained checkpoint among the bundled weights: in half precision, for stereo, with its checksum."""
+"""Put a trained checkpoint among the bundled weights: in half precision, for stereo, with its checksum.
+
+Of several checkpoints, the mean of their weights: that of two trainings which began with the same weights is
+often better than either (M. Wortsman et al.: "Model soups", ICML 2022).
+"""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin.checkpoint import read
 from svs_unet_plugin.export import write_graph_beside
 from svs_unet_plugin.files import digest, write_text
-from svs_unet_plugin.unet import as_stereo
+from svs_unet_plugin.unet import UNet, as_stereo
 from svs_unet_plugin.weights import PRETRAINED
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("checkpoints", nargs="+", help="or names of bundled weights")
     parser.add_argument("name", help="what the weights are called: vocals, small …")
     parser.add_argument("--to", type=Path, default=PRETRAINED, help="folder (default: the package's)")
     options = parser.parse_args()
 
-    trained = read(options.checkpoint)
-    network = trained.network if trained.network.in_channels == 2 else as_stereo(trained.network)
+    trained = [read(checkpoint) for checkpoint in options.checkpoints]
+    networks = [one.network for one in trained]
+    network = mean([one if one.in_channels == 2 else as_stereo(one) for one in networks])
     path = options.to / f"{options.name}.pth"
-    svs.save(svs.from_network(network).half(), path, stft=trained.stft)
+    svs.save(svs.from_network(network).half(), path, stft=trained[0].stft)
     write_sums(options.to)
     write_graph_beside(path)
     write_sums(options.to)
     print(path)
+
+
+def mean(networks: Sequence[UNet]) -> UNet:
+    """The first of some networks of the same settings, with the mean of all their weights.
+
+    Raises:
+        ValueError: if their settings differ.
+    """
+    first, *others = networks
+    if any(other.arguments() != first.arguments() for other in others):
+        raise ValueError("the checkpoints are of networks with other settings, and so have no mean")
+    states = [network.state_dict() for network in networks]
+    first.load_state_dict(
+        {
+            name: torch.stack([state[name].float() for state in states]).mean(dim=0).to(value.dtype)
+            for name, value in states[0].items()
+        }
+    )
+    return first
 
 
 def write_sums(folder: Path) -> None:
