@@ -20,6 +20,7 @@ import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import Separator, checkpoint
 from svs_unet_plugin.corpora.prepare import prepare
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
+from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.unet import as_stereo
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -391,6 +392,10 @@ def test_publishes_the_mean_of_two(mir1k: tuple[Path, str], tmp_path: Path) -> N
     for one, another in zip(published.parameters(), as_stereo(first).parameters(), strict=True):
         assert torch.all((one - another >= -1e-3) & (one - another <= 0.51))
     assert torch.allclose(published.encoder[0][1].bias, first.encoder[0][1].bias + 0.5, atol=1e-3)
+
+    svs.save(svs.from_network(other.network), trained[1], stft=STFT(hop_length=300))
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode == 2 and "their settings differ" in done.stderr
 
 
 def test_publishes_the_weights_of_the_protocol(mir1k: tuple[Path, str]) -> None:

@@ -28,8 +28,11 @@ def main() -> None:
     options = parser.parse_args()
 
     trained = [read(checkpoint) for checkpoint in options.checkpoints]
-    networks = [one.network for one in trained]
-    network = mean([one if one.in_channels == 2 else as_stereo(one) for one in networks])
+    networks = [one.network if one.network.in_channels == 2 else as_stereo(one.network) for one in trained]
+    settings = [(network.arguments(), one.stft) for network, one in zip(networks, trained, strict=True)]
+    if any(other != settings[0] for other in settings):
+        parser.error(f"the checkpoints have no mean, since their settings differ: {settings}")
+    network = mean(networks)
     path = options.to / f"{options.name}.pth"
     svs.save(svs.from_network(network).half(), path, stft=trained[0].stft)
     write_sums(options.to)
@@ -39,22 +42,15 @@ def main() -> None:
 
 
 def mean(networks: Sequence[UNet]) -> UNet:
-    """The first of some networks of the same settings, with the mean of all their weights.
-
-    Raises:
-        ValueError: if their settings differ.
-    """
-    first, *others = networks
-    if any(other.arguments() != first.arguments() for other in others):
-        raise ValueError("the checkpoints are of networks with other settings, and so have no mean")
+    """The first of some networks of the same settings, with the mean of all their weights."""
     states = [network.state_dict() for network in networks]
-    first.load_state_dict(
+    networks[0].load_state_dict(
         {
             name: torch.stack([state[name].float() for state in states]).mean(dim=0).to(value.dtype)
             for name, value in states[0].items()
         }
     )
-    return first
+    return networks[0]
 
 
 def write_sums(folder: Path) -> None:
