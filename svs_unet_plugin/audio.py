@@ -289,9 +289,9 @@ def _ogg_problems(path: Path) -> list[str]:
         start = data.find(b"OggS")
         while start >= 0:
             page = data[start : start + _OGG_PAGE]
-            table = page[27 : 27 + page[26]] if len(page) > 26 else b""
-            end = 27 + len(table) + sum(table)
-            if not table or len(page) < end:
+            body = 27 + page[26] if len(page) > 26 else 27
+            end = body + sum(page[27:body])
+            if len(page) < end:
                 break
             page = page[:end]
             stream, number = page[14:18], int.from_bytes(page[18:22], "little")
@@ -312,6 +312,11 @@ def _wav_is_closed(path: Path) -> bool:
     """Whether a WAV file states its own size, as one does whose recorder has not crashed."""
     with path.open("rb") as file:
         return int.from_bytes(file.read(8)[4:], "little") + 8 >= path.stat().st_size
+
+
+def rms(signal: np.ndarray) -> float:
+    """Root mean square of a signal, ``(…, samples)``, over all of it."""
+    return float(np.sqrt(np.mean(np.square(signal, dtype=np.float64))))
 
 
 def track_name(path: Path) -> str:

@@ -153,6 +153,19 @@ def test_an_ogg_stream_that_states_a_little_more_than_it_holds(tmp_path: Path) -
     assert np.array_equal(audio.read(path)[0][:, : whole.shape[1]], whole)
 
 
+def test_an_ogg_stream_that_ends_with_an_empty_page(tmp_path: Path) -> None:
+    path = encode(tmp_path, "a.ogg")
+    whole, pages = audio.read(path)[0], ogg_pages(path.read_bytes())
+    last = bytearray(pages[-1][:26] + b"\0")
+    last[18:22] = (int.from_bytes(last[18:22], "little") + 1).to_bytes(4, "little")
+    pages[-1][5] &= ~4  # it no longer ends the stream
+    pages.append(last)
+    for page in pages[-2:]:
+        set_granule(page, whole.shape[1])
+    path.write_bytes(b"".join(pages))
+    assert audio.read(path)[0].shape[1] >= whole.shape[1]
+
+
 @pytest.mark.parametrize("name", ["a.ogg", "a.opus"])
 @pytest.mark.parametrize("kind", ["lost", "broken"])
 def test_an_ogg_page(tmp_path: Path, name: str, kind: str) -> None:

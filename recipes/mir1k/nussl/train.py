@@ -135,7 +135,9 @@ def main() -> None:
             yield Collection(alone, clip_settings.voices_share)
         if clip_settings.accompaniments:
             music = (read_at(path, stft.sample_rate) for path in files_in(clip_settings.accompaniments))
-            bands = [{"accompaniment": signal * ACCOMPANIMENT / rms(signal)} for signal in music]
+            bands = [
+                {"accompaniment": signal * (ACCOMPANIMENT / max(audio.rms(signal), 1e-6))} for signal in music
+            ]
             yield Collection(bands, clip_settings.accompaniments_share)
 
     with lock(experiment / "cache"):  # which is emptied as soon as it is opened, whoever reads it
@@ -171,11 +173,6 @@ def read_at(path: Path, sample_rate: int) -> np.ndarray:
     """The audio of a file, ``(channels, samples)``, at a sample rate in Hz."""
     samples, rate = audio.read(path)
     return audio.resample(samples, rate, sample_rate)
-
-
-def rms(signal: np.ndarray) -> float:
-    """Root mean square of a signal, above 0."""
-    return max(float(np.sqrt(np.mean(np.square(signal)))), 1e-6)
 
 
 if __name__ == "__main__":

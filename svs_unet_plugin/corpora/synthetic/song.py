@@ -3,6 +3,8 @@
 import numpy as np
 from scipy.signal import lfilter, oaconvolve
 
+from svs_unet_plugin.audio import rms
+
 from .band import play
 from .oscillator import CONTROL_RATE, hertz, oscillate, smooth, to_audio, wavetable
 from .score import BASS_LINES, KICKS, PLUCK_PATTERNS, SNARES, Plan, draw_melody, draw_plan
@@ -72,18 +74,14 @@ def make_song(
         parts = play(plan, rng, soundfont, samples, sample_rate)
         band = {name: room.surround(part, wet[name]) for name, part in parts.items()}
     for name, mean, deviation in (("drums", 0.0, 1.5), ("bass", 0.0, 1.5), ("other", -3.0, 2.0)):
-        band[name] *= 10.0 ** (rng.normal(mean, deviation) / 20.0) / _rms(band[name])
+        band[name] *= 10.0 ** (rng.normal(mean, deviation) / 20.0) / rms(band[name])
     backing = band["drums"] + band["bass"] + band["other"]
     level = VOICE_DB + np.clip(rng.normal(0.0, 1.5), -3.0, 3.0)
-    vocals *= 10.0 ** (level / 20.0) * _rms(backing) / _rms(vocals)
+    vocals *= 10.0 ** (level / 20.0) * rms(backing) / rms(vocals)
 
     peak = max(np.abs(part).max() for part in (vocals + backing, vocals, *band.values()))
     gain = np.float32(rng.uniform(0.7, 0.94) / peak)
     return {name: (gain * part).astype(np.float32) for name, part in {"vocals": vocals, **band}.items()}
-
-
-def _rms(signal: np.ndarray) -> float:
-    return float(np.sqrt(np.mean(np.square(signal, dtype=np.float64))))
 
 
 class _Room:
@@ -207,7 +205,7 @@ def _chords(plan: Plan, rng: np.random.Generator, room: _Room, samples: int, sam
     pad = _pad(plan, rng, room, samples, sample_rate)
     pluck = _pluck(plan, rng, room, samples, sample_rate)
     balance = rng.uniform(-8.0, 8.0)  # dB: either may lead
-    return pad / _rms(pad) + np.float32(10.0 ** (balance / 20.0)) * pluck / _rms(pluck)
+    return pad / rms(pad) + np.float32(10.0 ** (balance / 20.0)) * pluck / rms(pluck)
 
 
 def _pad(plan: Plan, rng: np.random.Generator, room: _Room, samples: int, sample_rate: int) -> np.ndarray:
