@@ -550,12 +550,25 @@ def test_no_weights_is_no_random_network(
     assert "no checkpoint at vocals" in capsys.readouterr().err
 
 
+SLOW = """
+import sys, time
+from svs_unet_plugin.cli import main
+from svs_unet_plugin.progress import Meter
+def separating(meter, blocks, separating=Meter.separating):
+    for block in separating(meter, blocks):
+        time.sleep(1)  # so that ten minutes of audio take minutes on any machine
+        yield block
+Meter.separating = separating
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.parametrize("how, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_in_the_middle(checkpoint_path: Path, tmp_path: Path, how: int, code: int) -> None:
     song, out = tmp_path / "long.wav", tmp_path / "out"
     soundfile.write(song, np.random.default_rng(0).uniform(-1, 1, (44_100 * 600, 2)), 44_100)
-    command = [sys.executable, "-m", "svs_unet_plugin.cli", "separate", song, "-o", out, "-w"]
-    process = subprocess.Popen([*command, checkpoint_path], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", SLOW, "separate", song, "-o", out, "-w", checkpoint_path]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not list(out.glob("*/.*.part")):
         assert process.poll() is None
         time.sleep(0.02)
