@@ -334,6 +334,25 @@ def test_mir1k_goes_on_in_stereo_with_songs_and_voices(mir1k: tuple[Path, str], 
     assert done.returncode != 0 and "holds no audio files" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (["--clips", "false"], "no song has accompaniment"),  # a voice is all that there is
+        (["--clips", "false", "--every_clip", "true"], "need clips: true"),
+    ],
+)
+def test_mir1k_without_its_clips(
+    mir1k: tuple[Path, str], tmp_path: Path, options: list[str], said: str
+) -> None:
+    recipe, _ = mir1k
+    soundfile.write(tmp_path / "one.flac", np.full(16_000, 0.1), 16_000)
+    script = [sys.executable, recipe / "train.py", "--conf", recipe / "local" / "conf.yml"]
+    script += ["--data_dir", recipe / "data" / "mir1k", "--exp_dir", tmp_path / "exp"]
+    script += ["--stretched", "0", "--voices", tmp_path, *options]
+    done = subprocess.run(script, capture_output=True, text=True)
+    assert done.returncode != 0 and said in done.stderr
+
+
 @pytest.mark.parametrize("host", ["nussl", "asteroid"])
 def test_musdb18s_recipes_begin_with_weights(host: str, checkpoint_path: Path, tmp_path: Path) -> None:
     """Which hardly change at a rate of next to nothing."""

@@ -35,6 +35,8 @@ class ClipSettings:
 
     Args:
         remix: whether new mixtures are drawn from the clips, rather than excerpts of them as they are.
+        clips: whether the clips are trained on, rather than what else there is alone. The validation is by
+            clips all the same.
         every_clip: whether the test singers' clips are trained on, too: for weights to be used, not scored.
         stretched: versions of each clip at other pitches and tempos, ≥ 0.
         synthetic_songs: how many, ≥ 0.
@@ -46,10 +48,11 @@ class ClipSettings:
         accompaniments: a folder of audio files, each music in which nobody sings; they are brought to one
             level.
         synthetic_share, songs_share, voices_share, accompaniments_share: how often each of these kinds is
-            drawn for each time that the clips are, > 0.
+            drawn for each time that the clips are or would be, > 0.
     """
 
     remix: bool = True
+    clips: bool = True
     every_clip: bool = False
     stretched: int = 0
     synthetic_songs: int = 0
@@ -69,6 +72,8 @@ class ClipSettings:
         others = ("every_clip", "stretched", "synthetic_songs", "songs", "voices", "accompaniments")
         if not self.remix and any(getattr(self, name) for name in others):
             raise ValueError(f"{', '.join(others)} need remix: true")
+        if not self.clips and (self.every_clip or self.stretched or not self.remix):
+            raise ValueError("every_clip, stretched and remix: false need clips: true")
 
 
 def main() -> None:
@@ -109,13 +114,16 @@ def main() -> None:
         """What there is of clips, synthetic songs, songs and voices."""
         if clip_settings.every_clip:
             found = [clips("train", None), clips("test", None)]
-        else:
+        elif clip_settings.clips:
             found = [clips("train", False)]
+        else:
+            found = []
         if clip_settings.stretched:
             mixes = [Path(data.folder) / "mix" / item for data in found for item in data.items]
             stretch(mixes, experiment / "stretched", clip_settings.stretched)
             found.append(nussl.datasets.MixSourceFolder(str(experiment / "stretched")))
-        yield Collection(chain(*found))
+        if found:
+            yield Collection(chain(*found))
         if clip_settings.synthetic_songs:
             corpus = experiment / "synthetic"
             make_corpus(
