@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from svs_unet_plugin.audio import check_rate
-
 MOST_CHANNELS = 64
 """More channels than this, and more than samples, are refused: they are samples."""
 
@@ -29,13 +27,12 @@ def as_array(audio: Any) -> np.ndarray:
         raise TypeError(f"audio must be an array of numbers, got {type(audio).__name__}") from error
 
 
-def as_mixture(array: np.ndarray, sample_rate: int) -> np.ndarray:
+def as_mixture(array: np.ndarray) -> np.ndarray:
     """The audio as float32 ``(channels, samples)``.
 
     Raises:
         ValueError, TypeError: if it can't be separated.
     """
-    check_rate(sample_rate, "sample_rate")
     if array.dtype.kind not in "fiub":
         raise TypeError(f"audio must be an array of numbers, got {array.dtype}")
     if array.ndim not in (1, 2) or array.size == 0:

@@ -40,7 +40,17 @@ _THREAD_SAMPLES = 1 << 14  # of a block that is worth a thread for each channel
 _UNKNOWN_BYTES = (0x7FFF_FFFF, 0x8000_0000)  # recorders and pipes state these of a WAV that is not finished
 _LEAST_UNKNOWN_BYTES = 0xFFFF_FF00  # or something from here up
 _OGG_PAGE = 65_307  # bytes of the largest page
+_OGG_BEGINS, _OGG_ENDS = 2, 4  # flags of the first and the last page of a stream
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+_VORBIS_ORDER = {
+    3: [0, 2, 1],
+    5: [0, 2, 1, 3, 4],
+    6: [0, 2, 1, 5, 3, 4],
+    7: [0, 2, 1, 6, 5, 3, 4],
+    8: [0, 2, 1, 7, 5, 6, 3, 4],
+}
+"""Where Vorbis (I, 4.3.9) has the channels of WAV's order, by their number."""
 
 _UNKNOWN_FRAMES = 2**63 - 1  # and libsndfile states this of such a FLAC
 
@@ -160,11 +170,12 @@ class AudioFile:
         start = 0
         try:
             with soundfile.SoundFile(libsndfile_name(self.path)) as file:
-                # Of Ogg it would not be the very sample.
-                start = file.seek(self.first) if self.first and file.format != "OGG" else 0
+                if self.first and file.seekable() and file.format != "OGG":  # not to the very sample there
+                    start = file.seek(self.first)
+                order = _VORBIS_ORDER.get(self.channels) if file.subtype == "VORBIS" else None
                 # Not file.blocks(), which fills up with whatever was in memory where a file ends too early.
                 while len(block := file.read(BLOCK_SAMPLES, dtype="float32", always_2d=True)):
-                    yield start, block.T
+                    yield start, block.T if order is None else block.T[order]
                     start += len(block)
         except soundfile.LibsndfileError as error:
             if self.keep_going and ffmpeg.installed():  # which goes on behind the damage
@@ -251,14 +262,20 @@ def _open_with_libsndfile(path: Path) -> tuple[AudioFile, list[str]]:
     except soundfile.LibsndfileError:
         return _open_with_ffmpeg(path), []
     file = AudioFile(path, info.samplerate, info.channels, "libsndfile", info.frames)
+    if info.subtype.startswith("MPEG_LAYER"):  # whose length libsndfile only guesses
+        return _open_with_ffmpeg(path) if ffmpeg.installed() else replace(file, samples=None), []
     # libsndfile reads a short WAV or AIFF to its end without complaint, but notes the difference.
     for stated, held in re.findall(r"(?:data|SSND) : (\d+) \(should be (\d+)\)", info.extra_info):
         unknown = int(stated) >= _LEAST_UNKNOWN_BYTES or int(stated) in _UNKNOWN_BYTES
         if int(held) < int(stated) and not unknown:
             return file, [f"is truncated: it holds {held} of {stated} bytes of audio"]
     if info.format == "OGG":
+        problems, chained = _look_at_ogg(path)
+        # libsndfile stops where the first stream ends, and can't read Opus of more channels (1.2).
+        if chained or (info.subtype == "OPUS" and info.channels > 2):
+            return _open_with_ffmpeg(path), problems
         # Its last page may state an end a little behind what it holds.
-        return replace(file, samples=None, seconds=info.frames / info.samplerate), _ogg_problems(path)
+        return replace(file, samples=None, seconds=info.frames / info.samplerate), problems
     if info.frames == 0 and info.format in ("WAV", "WAVEX") and not _wav_is_closed(path):
         file = replace(_open_with_ffmpeg(path), unclosed=True)
         file.warnings.append(f"{path} was not closed by what recorded it: all that is there is taken")
@@ -281,10 +298,15 @@ def libsndfile_name(path: Path) -> str | bytes:
     return str(path) if os.name == "nt" else os.fsencode(path)
 
 
-def _ogg_problems(path: Path) -> list[str]:
-    """What is wrong with the pages of an Ogg file, which decoders leave out without a word (RFC 3533)."""
+def _look_at_ogg(path: Path) -> tuple[list[str], bool]:
+    """What is wrong with the pages of an Ogg file, which decoders leave out without a word (RFC 3533).
+
+    Returns:
+        The problems, and whether one stream begins after the end of another.
+    """
     numbers: dict[bytes, int] = {}  # of the next page, by stream
     page = b""
+    chained = ended = False
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         start = data.find(b"OggS")
         while start >= 0:
@@ -295,11 +317,16 @@ def _ogg_problems(path: Path) -> list[str]:
                 break
             page = page[:end]
             stream, number = page[14:18], int.from_bytes(page[18:22], "little")
+            if page[5] & _OGG_BEGINS:
+                chained = chained or ended
+                numbers.pop(stream, None)
             if number != numbers.get(stream, number) or _ogg_checksum(page) != page[22:26]:
-                return [f"is damaged: page {number} is broken, or the one before it is missing"]
+                return [f"is damaged: page {number} is broken, or the one before it is missing"], chained
             numbers[stream] = number + 1
+            ended = bool(page[5] & _OGG_ENDS)
             start = data.find(b"OggS", start + end)
-    return [] if start < 0 and page[5] & 4 else ["is truncated: its last page does not end the stream"]
+    whole = start < 0 and ended
+    return [] if whole else ["is truncated: its last page does not end the stream"], chained
 
 
 def _ogg_checksum(page: bytes) -> bytes:
@@ -348,17 +375,23 @@ def from_integers(audio: npt.ArrayLike) -> np.ndarray:
     return (array / -float(np.iinfo(array.dtype).min)).astype(np.float32)
 
 
-def check_rate(sample_rate: float, name: str) -> None:
-    """Refuse a sample rate that no audio has, by what it is called.
+def check_rate(sample_rate: float, name: str) -> int:
+    """A sample rate in Hz as a whole number, unless it is one that no audio has.
+
+    Args:
+        name: what it is called, for messages.
 
     Raises:
         TypeError: if it is no number.
-        ValueError: if it lies outside of `RATES`.
+        ValueError: if it lies outside of `RATES`, or between whole numbers.
     """
     if not isinstance(sample_rate, Real):
         raise TypeError(f"{name} must be a number in Hz, got {sample_rate!r}")
     if not RATES[0] <= sample_rate <= RATES[1]:
         raise ValueError(f"{name} must lie from {RATES[0]} to {RATES[1]} Hz, got {sample_rate}")
+    if sample_rate != int(sample_rate):
+        raise ValueError(f"{name} must be a whole number of Hz, got {sample_rate}")
+    return int(sample_rate)
 
 
 def resample(signals: np.ndarray, old: int, new: int) -> np.ndarray:

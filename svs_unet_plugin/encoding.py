@@ -23,7 +23,7 @@ from typing import BinaryIO, cast
 import numpy as np
 
 from svs_unet_plugin import ffmpeg
-from svs_unet_plugin.audio import Resampler
+from svs_unet_plugin.audio import RATES, Resampler
 from svs_unet_plugin.ffmpeg import BLOCK_SAMPLES
 from svs_unet_plugin.files import atomic_write, is_part
 
@@ -56,15 +56,17 @@ class _Format:
 
     Args:
         bit_depths: that can be asked for, the default first; none where the format loses some of the audio.
-        channels: the most.
-        rates: in Hz; none if it takes any.
+        channels: numbers of them.
+        rates: in Hz; none if it takes any up to the highest.
+        highest: rate in Hz.
         codec: how ffmpeg writes it at the default quality; empty for libsndfile's.
         muxer: what ffmpeg calls the file, and what makes its length exact.
     """
 
     bit_depths: tuple[str, ...] = ()
-    channels: int = 1024
+    channels: Sequence[int] = range(1, 1025)
     rates: tuple[int, ...] = ()
+    highest: int = RATES[1]
     codec: tuple[str, ...] = ()
     muxer: tuple[str, ...] = ()
 
@@ -73,11 +75,22 @@ _MPEG_RATES = (8000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_
 _OGG = ("-f", "ogg")
 _FORMATS = {
     "wav": _Format(("float", "24", "16")),
-    "flac": _Format(("24", "16"), 8),
-    "mp3": _Format((), 2, _MPEG_RATES, ("libmp3lame", "-q:a", "0"), ("-id3v2_version", "4", "-f", "mp3")),
-    "ogg": _Format((), 8, (), ("libvorbis", "-q:a", "6"), _OGG),
-    "opus": _Format((), 8, (8000, 12_000, 16_000, 24_000, 48_000), ("libopus",), _OGG),
-    "m4a": _Format((), 8, (*_MPEG_RATES, 64_000, 88_200, 96_000), ("aac",), ("-f", "ipod")),
+    "flac": _Format(("24", "16"), range(1, 9), highest=655_350),
+    "mp3": _Format(
+        (),
+        (1, 2),
+        _MPEG_RATES,
+        codec=("libmp3lame", "-q:a", "0"),
+        muxer=("-id3v2_version", "4", "-f", "mp3"),
+    ),
+    "ogg": _Format((), range(1, 9), highest=192_000, codec=("libvorbis", "-q:a", "6"), muxer=_OGG),
+    # Of 5 and 7, ffmpeg's encoder (5.1) exchanges some.
+    "opus": _Format(
+        (), (1, 2, 3, 4, 6, 8), (8000, 12_000, 16_000, 24_000, 48_000), codec=("libopus",), muxer=_OGG
+    ),
+    "m4a": _Format(
+        (), range(1, 9), (*_MPEG_RATES, 64_000, 88_200, 96_000), codec=("aac",), muxer=("-f", "ipod")
+    ),
 }
 FORMATS = tuple(_FORMATS)
 """What files can be written as."""
@@ -121,8 +134,9 @@ class Encoding:
             raise ValueError(f"{self.format} has no bit rate to choose: it loses nothing")
         if self.bitrate is not None and not 6000 <= self.bitrate <= 2_000_000:
             raise ValueError(f"the bit rate must lie from 6000 to 2000000 bit/s, got {self.bitrate}")
-        if self.sample_rate is not None and self.sample_rate not in (form.rates or range(1000, 400_000)):
-            right = f"one of {', '.join(map(str, form.rates))}" if form.rates else "from 1000 to 400000"
+        rates = form.rates or range(RATES[0], form.highest + 1)
+        if self.sample_rate is not None and self.sample_rate not in rates:
+            right = f"one of {', '.join(map(str, rates))}" if form.rates else f"from 1000 to {form.highest}"
             raise ValueError(f"the sample rate of {self.format} is {right} Hz, got {self.sample_rate}")
         if self.clip_mode not in CLIP_MODES:
             raise ValueError(f"clip_mode must be one of {', '.join(CLIP_MODES)}, got {self.clip_mode!r}")
@@ -139,10 +153,12 @@ class Encoding:
 
     def file_rate(self, sample_rate: int) -> int:
         """The rate in Hz of the file that audio of a rate in Hz is written to."""
-        rates = _FORMATS[self.format].rates
-        if self.sample_rate is not None or not rates or sample_rate in rates:
-            return self.sample_rate or sample_rate
-        return min((rate for rate in rates if rate > sample_rate), default=max(rates))
+        form = _FORMATS[self.format]
+        if self.sample_rate is not None:
+            return self.sample_rate
+        if not form.rates:
+            return min(sample_rate, form.highest)
+        return min((rate for rate in form.rates if rate >= sample_rate), default=max(form.rates))
 
 
 def read_tags(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -186,8 +202,10 @@ def writers(
     paths = [Path(path) for path in paths]
     require(encoding)
     form, rate = _FORMATS[encoding.format], encoding.file_rate(sample_rate)
-    if channels > form.channels:
-        raise ValueError(f"{encoding.format} holds at most {form.channels} channels, and not {channels}")
+    if channels not in form.channels:
+        numbers = form.channels
+        right = f"1 to {numbers[-1]}" if isinstance(numbers, range) else ", ".join(map(str, numbers))
+        raise ValueError(f"{encoding.format} can be of {right} channels, and not of {channels}")
     tags = {key: value for key, value in (tags or {}).items() if key in TAGS}
     # A context is left before the one that was entered before it: what was held back is written, then the
     # files are closed, then they get their names.
@@ -243,6 +261,10 @@ def _ffmpeg_command(encoding: Encoding, rate: int, channels: int, tags: Mapping[
     """All of a command but the file's name, for samples that come through a pipe."""
     form = _FORMATS[encoding.format]
     command = ["ffmpeg", "-nostdin", "-v", "error", "-f", "f32le", "-ar", str(rate), "-ac", str(channels)]
+    if channels == 3:  # not 2.1, whose third one loses all treble
+        command += ["-channel_layout", "3.0"]
+    elif channels == 4 and encoding.format == "opus":  # which knows no other four
+        command += ["-channel_layout", "quad"]
     command += ["-i", "pipe:0", "-c:a", form.codec[0]]
     bitrate = encoding.bitrate or channels * _CHANNEL_BITRATE.get(encoding.format, 0)
     command += ["-b:a", str(bitrate)] if bitrate else form.codec[1:]

@@ -40,12 +40,17 @@ _REFERRING = {
 """Formats that ffmpeg finds by a file's content, and that only say in which other files the audio is."""
 
 
+_HARMLESS = b"failed to create or replace stream"
+"""What ffmpeg says of each further stream in a chained Ogg file, before it decodes it."""
+
+
 @dataclass(frozen=True)
 class Stream:
-    """An audio stream in a file: its rate in Hz and its channels."""
+    """An audio stream in a file: its rate in Hz, its channels, and where they stand, where that is known."""
 
     sample_rate: int
     channels: int
+    layout: str
 
 
 @dataclass(frozen=True)
@@ -135,8 +140,8 @@ def probe(path: Path) -> Probe:
         ValueError: if there is no audio in it that can be decoded, or ffmpeg is not installed.
     """
     if not installed():
-        raise ValueError(f"{path} is not audio that libsndfile can read, and ffmpeg is not installed")
-    entries = "stream=codec_type,sample_rate,channels:stream_tags:format=duration:format_tags"
+        raise ValueError(f"{path} needs ffmpeg to be read, which is not installed")
+    entries = "stream=codec_type,sample_rate,channels,channel_layout:stream_tags:format=duration:format_tags"
     command = ["ffprobe", "-v", "error", *_alone(), "-show_entries", entries, "-of", "json", f"file:{path}"]
     try:
         done = run(command)
@@ -153,7 +158,10 @@ def probe(path: Path) -> Probe:
         raise ValueError(
             f"{path} is not audio that can be read: {reason or 'there is no audio stream in it'}"
         )
-    kinds = tuple(Stream(int(s.get("sample_rate", 0)), int(s.get("channels", 0))) for s in streams)
+    kinds = tuple(
+        Stream(int(s.get("sample_rate", 0)), int(s.get("channels", 0)), _layout(s.get("channel_layout", "")))
+        for s in streams
+    )
     if not all(kind.sample_rate and kind.channels for kind in kinds):
         raise ValueError(f"{path} is not audio that can be read: it states no sample rate or no channels")
     about = found.get("format", {})
@@ -164,6 +172,12 @@ def probe(path: Path) -> Probe:
         None if seconds is None else float(seconds),
         {name.lower(): str(value) for name, value in tags.items()},
     )
+
+
+def _layout(name: str) -> str:
+    """A layout of channels by the name that ffmpeg's filters know it by; empty if they know none."""
+    listed = re.fullmatch(r"\d+ channels \((.*)\)", name)  # which have no name of their own
+    return listed[1] if listed else "" if name == "unknown" else name
 
 
 def decode(
@@ -193,7 +207,11 @@ def decode(
         raise ValueError(f"{path} needs ffmpeg to be read, which is not installed")
     source = ["-f", "mp3", "-i", "pipe:0"] if runs else ["-i", f"file:{path}"]
     command = ["ffmpeg", "-v", "error", *([] if keep_going else ["-xerror"]), *_alone(), *source]
-    command += ["-map", f"0:a:{stream}", "-af", filters, "-ac", f"{channels}"]
+    kept = ["-ac", f"{channels}"]
+    if channels > 2 and (layout := probe(path).streams[stream].layout):
+        # -ac would mix channels that stand elsewhere into the places that ffmpeg has for so many.
+        filters, kept = f"{filters},aformat=channel_layouts={layout}", []
+    command += ["-map", f"0:a:{stream}", "-af", filters, *kept]
     command += [] if sample_rate is None else ["-ar", f"{sample_rate}"]
     with tempfile.TemporaryFile() as messages:
         process = subprocess.Popen(
@@ -222,7 +240,7 @@ def decode(
             if runs:
                 feeder.join(LONGEST_SILENCE)
         messages.seek(0)
-        said = messages.read()
+        said = b"".join(line for line in messages if not line.rstrip().endswith(_HARMLESS))
     # Of MP3, ffmpeg also complains of the first frame of a part of a file, which looks back to another.
     if code or (said and (keep_going or not runs)):
         raise ValueError(f"{path} is truncated or damaged: {_last_line(said) or how_it_ended(code)}")

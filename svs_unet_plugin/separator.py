@@ -16,7 +16,7 @@ import numpy as np
 
 from svs_unet_plugin import audio as audio_io
 from svs_unet_plugin.arrays import as_array, as_mixture, is_tensor
-from svs_unet_plugin.audio import AudioFile
+from svs_unet_plugin.audio import AudioFile, check_rate
 from svs_unet_plugin.chunks import Chunks, Estimates, Masker, Plan, peak
 from svs_unet_plugin.encoding import Encoding, read_tags, writers
 from svs_unet_plugin.engines import Graph, installed, make_engine, read_graph, require
@@ -173,7 +173,7 @@ class Separator:
 
         Args:
             audio: ``(channels, samples)`` or ``(samples,)``, floating point, at least one sample.
-            sample_rate: in Hz, ≥ 1.
+            sample_rate: in Hz, a whole number from 1000 to 768,000.
             progress: called as ``progress(done, total)``, both in seconds of audio, from time to time.
             cancel: ends the work soon after it is set, from another thread or in ``progress``.
 
@@ -184,8 +184,8 @@ class Separator:
             ValueError: if the audio has another shape, is empty, or holds NaN, infinity or integers.
             Cancelled: if it was.
         """
-        array = as_array(audio)
-        mixture = as_mixture(array, sample_rate)
+        sample_rate, array = check_rate(sample_rate, "sample_rate"), as_array(audio)
+        mixture = as_mixture(array)
         stems = {name: np.empty_like(mixture) for name in self.sources}
 
         def blocks() -> Iterator[np.ndarray]:
@@ -275,7 +275,10 @@ class Separator:
         wanted = tuple(paths if stems is None else stems)
         if not wanted or not set(wanted) <= set(paths) & set(self.sources):
             raise ValueError(f"stems must be some of {', '.join(self.sources)}, got {', '.join(wanted)}")
-        return {name: paths[name] for name in wanted}
+        chosen = {name: paths[name] for name in wanted}
+        if len({os.path.abspath(path) for path in chosen.values()}) < len(chosen):
+            raise ValueError(f"each stem needs a path of its own, got {', '.join(map(str, chosen.values()))}")
+        return chosen
 
     def _view(self, step: int, stride: int) -> STFT:
         """The transform with a window longer by so many times 128 samples, for whole rows of the network."""
@@ -289,7 +292,7 @@ class Separator:
         Args:
             audio, sample_rate: as in `separate`.
         """
-        mixture = as_mixture(as_array(audio), sample_rate)
+        sample_rate, mixture = check_rate(sample_rate, "sample_rate"), as_mixture(as_array(audio))
         return self._peaks([mixture], len(mixture), sample_rate)
 
     def _peaks(self, blocks: Iterable[np.ndarray], channels: int, sample_rate: int) -> tuple[float, ...]:

@@ -54,7 +54,7 @@ class Streamer:
         *,
         peaks: Sequence[float] | None = None,
     ) -> None:
-        check_rate(sample_rate, "sample_rate")
+        sample_rate = check_rate(sample_rate, "sample_rate")
         if channels < 1:
             raise ValueError(f"channels must be at least 1, got {channels}")
         if separator.masker.engine.recurrent:
@@ -101,7 +101,7 @@ class Streamer:
             ValueError: if the block has another shape, or holds anything but finite samples, or the stream
                 was flushed.
         """
-        mixture = as_mixture(as_array(block), self.sample_rate)
+        mixture = as_mixture(as_array(block))
         if len(mixture) != self.channels:
             raise ValueError(f"block must be ({self.channels}, samples), got {np.shape(block)}")
         return self._joined(self._open().push(mixture.copy()))

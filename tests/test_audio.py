@@ -47,6 +47,76 @@ def test_reads_the_first_stream_of_a_stem_file(song_path: Path, song: np.ndarray
     np.testing.assert_array_equal(song, np.frombuffer(raw, np.float32).reshape(-1, 2).T)
 
 
+def tones(path: Path, layout: str, channels: int, *options: str) -> Path:
+    """A second of a tone in each channel, 300 Hz in the first one, 400 Hz in the next …"""
+    waves = "|".join(f"0.1*sin({300 + 100 * i}*2*PI*t)" for i in range(channels))
+    source = f"aevalsrc={waves}:s=48000:d=1:c={layout}"
+    subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, *options, path], check=True)
+    return path
+
+
+def loudest(path: Path) -> list[int]:
+    """The frequency in Hz that is loudest in each channel of a second at 48 kHz."""
+    samples, sample_rate = audio.read(path)
+    assert sample_rate == 48_000 and samples.shape[1] >= 48_000
+    return np.abs(np.fft.rfft(samples[:, :48_000])).argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize(
+    "layout, channels, name, silent",
+    [
+        ("3.0", 3, "a.wv", ()),
+        ("quad", 4, "a.wv", ()),
+        ("6.0", 6, "a.wv", ()),
+        ("FL+FR+TBC", 3, "a.wv", ()),
+        ("quad", 4, "a.ac3", ()),
+        ("3.0", 3, "a.ogg", ()),
+        ("5.0", 5, "a.ogg", ()),
+        ("5.1", 6, "a.ogg", (3,)),  # Vorbis leaves nothing of 600 Hz in the channel of the bass
+        ("3.0", 3, "a.opus", ()),
+        ("7.1", 8, "a.opus", ()),
+    ],
+)
+def test_channels_stay_where_they_are(
+    tmp_path: Path, layout: str, channels: int, name: str, silent: tuple[int, ...]
+) -> None:
+    found = loudest(tones(tmp_path / name, layout, channels))
+    wanted = [300 + 100 * i for i in range(channels)]
+    assert [f for i, f in enumerate(found) if i not in silent] == [
+        f for i, f in enumerate(wanted) if i not in silent
+    ]
+
+
+def test_streams_of_ogg_one_after_another(tmp_path: Path) -> None:
+    """As recorders of radio write them; the same stream twice, too, which has the same number."""
+    one, other = tones(tmp_path / "a.ogg", "stereo", 2), tones(tmp_path / "b.ogg", "stereo", 2)
+    for pair in ((one, other), (one, one)):
+        (tmp_path / "both.ogg").write_bytes(b"".join(path.read_bytes() for path in pair))
+        samples, _ = audio.read(tmp_path / "both.ogg")
+        assert len(samples) == 2 and 95_500 < samples.shape[1] < 97_000  # ffmpeg's cut is not exact
+        assert np.abs(samples[:, 40_000:90_000]).max(axis=1).min() > 0.09
+    (tmp_path / "both.ogg").write_bytes(one.read_bytes() + other.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="is truncated: its last page does not end the stream"):
+        audio.open_file(tmp_path / "both.ogg")
+
+
+@pytest.mark.parametrize("options", [("a.mp2",), ("a.wav", "-c:a", "libmp3lame")])
+def test_mpeg_audio_that_libsndfile_only_guesses_the_length_of(
+    tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    path, *codec = options
+    tones(tmp_path / path, "stereo", 2, "-ar", "44100", *codec)
+    samples, sample_rate = audio.read(tmp_path / path)
+    assert sample_rate == 44_100 and 44_100 <= samples.shape[1] < 44_100 + 3 * 1152
+
+
+def test_a_part_of_a_file_in_which_nothing_can_be_sought(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", noise(1).T, 8000, subtype="GSM610")
+    whole = audio.read(tmp_path / "a.wav")[0]
+    part = np.concatenate([*audio.open_file(tmp_path / "a.wav", start=1).blocks()], axis=1)
+    np.testing.assert_array_equal(part, whole[:, 8000:])
+
+
 @pytest.mark.parametrize("new", [8192, 44_100, 192_000])
 def test_resampling_keeps_a_sine_in_place(new: int) -> None:
     old = 22_050

@@ -17,6 +17,7 @@ from svs_unet_plugin import STFT, Separator, UNet, audio, pipeline, separate
 from svs_unet_plugin.corpora.synthetic.song import make_song
 from svs_unet_plugin.engines.torch_engine import in_float32
 from svs_unet_plugin.separator import Cancelled
+from svs_unet_plugin.streaming import Streamer
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +252,7 @@ def test_the_one_liner(checkpoint_path: Path, separator: Separator, song: np.nda
         (np.full(9999, 1e37, np.float32), 44_100, "too loud for float32"),
         (np.eye(1, 9999, 5000, dtype=np.float32) * np.float32(1e37), 44_100, "too loud for float32"),
         (np.zeros((2, 9)), 0, "sample_rate must lie from 1000 to 768000 Hz, got 0"),
+        (np.zeros((2, 9)), 44_100.5, "sample_rate must be a whole number of Hz, got 44100.5"),
         (np.zeros((2, 9)), np.nan, "sample_rate must lie from 1000 to 768000 Hz, got nan"),
     ],
 )
@@ -273,6 +275,17 @@ def test_bad_audio(separator: Separator, mixture: np.ndarray, sample_rate: int, 
 def test_what_is_no_audio(separator: Separator, mixture: Any, sample_rate: Any, message: str) -> None:
     with pytest.raises(TypeError, match=message):
         separator.separate(mixture, sample_rate)
+
+
+def test_a_rate_that_is_a_whole_number_as_a_float(separator: Separator, song: np.ndarray) -> None:
+    """As nussl and asteroid have them at times."""
+    part = song[:, 50_000:60_000]
+    for rate in (44_100.0, np.float64(44_100)):
+        stems = separator.separate(part, rate)  # type: ignore[call-overload]
+        np.testing.assert_array_equal(stems["vocals"], separator.separate(part, 44_100)["vocals"])
+        assert separator.peaks(part, rate) == separator.peaks(part, 44_100)  # type: ignore[arg-type]
+        streamer = Streamer(separator, rate, 2)  # type: ignore[arg-type]
+        assert streamer.push(part)["vocals"].shape[1] + streamer.flush()["vocals"].shape[1] == 10_000
 
 
 def test_anything_like_an_array_is_audio(separator: Separator, song: np.ndarray) -> None:
@@ -378,6 +391,10 @@ def test_stems_and_where_they_go(separator: Separator, song_path: Path, tmp_path
     (voice, rate), (band, _) = map(audio.read, named.values())
     np.testing.assert_array_equal(band, audio.read(paths["accompaniment"])[0])
     np.testing.assert_allclose(voice + band, audio.read(song_path)[0][:, rate : 3 * rate], atol=1e-6)
+    with pytest.raises(ValueError, match="each stem needs a path of its own"):
+        separator.separate_file(
+            song_path, {"vocals": tmp_path / "x", "accompaniment": tmp_path / "y" / ".." / "x"}
+        )
     for stems in (["drums"], []):
         with pytest.raises(ValueError, match="stems must be some of vocals, accompaniment, got"):
             separator.separate_file(song_path, tmp_path / "out", stems=stems)
