@@ -208,8 +208,10 @@ def load_weights_only(path: str | os.PathLike[str], allowed: Sequence[Allowed] =
         foreign = _foreign_globals(path, allowed) or re.findall(r"GLOBAL ([\w.]+)", str(error))
         if not foreign:
             raise ValueError(f"{path} is no checkpoint, or a damaged one") from error
+        nussls = any(name.startswith("nussl.") for name in foreign)
+        hint = ": svs-unet convert opens nussl's checkpoints" if nussls else ""
         raise ValueError(
-            f"{path} was refused, and nothing in it was run: besides data it holds {', '.join(foreign)}"
+            f"{path} was refused, and nothing in it was run: besides data it holds {', '.join(foreign)}{hint}"
         ) from error
 
 

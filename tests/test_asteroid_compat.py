@@ -11,6 +11,7 @@ import torch
 
 import svs_unet_plugin.asteroid
 from svs_unet_plugin.asteroid import asteroid, compat
+from svs_unet_plugin.weights import PRETRAINED
 
 BROKEN = {  # what PyPI's torchaudio does beside a torch for the CPU
     "torchaudio/__init__.py": "import torchaudio.part\nfrom . import _extension, functional",
@@ -150,6 +151,8 @@ def test_published_models_come_back_and_what_runs_is_refused(tmp_path: Path) -> 
     torch.save(content, path)
     with pytest.raises(ValueError, match=r"model\.pth was refused.*\.system"):
         asteroid.ConvTasNet.from_pretrained(str(path))
+    with pytest.raises(ValueError, match="svs-unet convert opens nussl's checkpoints"):
+        asteroid.ConvTasNet.from_pretrained(str(PRETRAINED / "small.pth"))
 
 
 def test_models_from_the_hub(tmp_path: Path) -> None:

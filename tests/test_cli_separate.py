@@ -563,6 +563,54 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+def test_arguments_that_are_no_paths(
+    separate: Callable[..., int], song: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, message in [
+        ([""], "it is empty, and no path"),
+        ([song, "-o", ""], "it is empty, and no path"),
+        (["https://example.org/a.mp3"], "is a URL: download the song, and give its path"),
+        ([song, "--stem", ","], "it names no stem, such as vocals"),
+    ]:
+        assert separate(*arguments) == 2
+        said = capsys.readouterr().err
+        assert message in said and len(said.splitlines()) == 1
+
+
+def test_each_stem_that_is_asked_for(separate: Callable[..., int], song: Path, tmp_path: Path) -> None:
+    assert separate(song, "--stem", "vocals", "--stem", "accompaniment") == 0
+    assert tree(tmp_path / "out") == ["song/accompaniment.wav", "song/vocals.wav"]
+
+
+def test_a_file_that_is_called_as_standard_input_is(
+    separate: Callable[..., int], song: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    song.rename(tmp_path / "-")
+    monkeypatch.chdir(tmp_path)
+    assert separate("./-") == 0
+    assert tree(tmp_path / "out") == ["-/accompaniment.wav", "-/vocals.wav"]
+
+
+@pytest.mark.parametrize("arguments, closed", [(["-"], "<&-"), (["-o", "-", "--stem", "vocals"], ">&-")])
+def test_standard_streams_that_are_closed(
+    checkpoint_path: Path, song: Path, tmp_path: Path, arguments: list[str], closed: str
+) -> None:
+    where = [] if "-o" in arguments else ["-o", tmp_path / "out"]
+    given = [song] if "-o" in arguments else []
+    command = " ".join(f"'{word}'" for word in [*COMMAND, *given, *arguments, *where, "-w", checkpoint_path])
+    run = subprocess.run(f"{command} {closed}", shell=True, capture_output=True, text=True)
+    assert run.returncode == 2 and "is closed" in run.stderr and "Traceback" not in run.stderr
+
+
+def test_names_that_the_terminal_has_no_characters_for(checkpoint_path: Path, tmp_path: Path) -> None:
+    first = write_song(tmp_path / "songs" / "\N{CJK UNIFIED IDEOGRAPH-65E5}.wav")
+    write_song(tmp_path / "songs" / "zz.wav")
+    command = [*COMMAND, first.parent, "-o", tmp_path / "out", "-w", checkpoint_path]
+    run = subprocess.run(command, capture_output=True, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert run.returncode == 0 and rb"out/\u65e5/vocals.wav" in run.stdout
+    assert len(tree(tmp_path / "out")) == 4
+
+
 @pytest.mark.parametrize("how, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_in_the_middle(checkpoint_path: Path, tmp_path: Path, how: int, code: int) -> None:
     song, out = tmp_path / "long.wav", tmp_path / "out"

@@ -41,6 +41,7 @@ def test_what_is_found_in_folders_and_by_patterns(tmp_path: Path) -> None:
     for elsewhere in (music, tmp_path):
         assert len(find_songs([music], elsewhere, recursive=False)) == 3
     assert tracks("music/*.wav", "music/**/*.mkv") == ["a", "film"]
+    assert tracks("music/**/*.wav") == ["a"] and tracks("music/out/**/*.wav") == ["vocals"]
     assert tracks("music/[1] a.flac") == ["[1] a"]  # a file, before it is a pattern
     assert tracks("music/a.wav", "music/../music/a.wav", "music") == ["a", "[1] a", "b"]  # each once
     assert tracks("gone.wav", "*.ogg") == ["gone", "*"]  # what is not there is said when it is opened

@@ -14,8 +14,9 @@ from time import perf_counter
 
 from svs_unet_plugin import audio
 from svs_unet_plugin.cli import process
+from svs_unet_plugin.cli.paths import STDIN
 from svs_unet_plugin.cli.reports import Outcome, Report, collected
-from svs_unet_plugin.cli.songs import STDIN, Naming, Song
+from svs_unet_plugin.cli.songs import Naming, Song
 from svs_unet_plugin.encoding import Encoding
 from svs_unet_plugin.errors import sentence
 from svs_unet_plugin.separator import Cancelled, Progress, Separator
@@ -103,6 +104,8 @@ class Batch:
         if there and not (self.overwrite or self.skip_existing):
             raise FileExistsError(f"{there[0]} is there: take --skip-existing, --overwrite or another --out")
         if song.path == STDIN:
+            if sys.stdin is None:
+                raise OSError("standard input is closed")
             with self._file(song).open("wb") as copy:
                 shutil.copyfileobj(sys.stdin.buffer, copy)
         opened = audio.open_file(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from svs_unet_plugin.cli.paths import PATH
+
 if TYPE_CHECKING:
     from svs_unet_plugin.stft import STFT
 
@@ -69,7 +71,7 @@ def _of_checkpoint(path: Path) -> dict[str, object]:
 
 @click.command(short_help="Turn a checkpoint of one host into one of the other.")
 @CHECKPOINT
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=PATH)
 def convert(checkpoint: str, out: Path) -> None:
     """Turn a CHECKPOINT of nussl into an asteroid file, or an asteroid file into a checkpoint of nussl."""
     from svs_unet_plugin.checkpoint import read, write
@@ -89,7 +91,7 @@ def convert(checkpoint: str, out: Path) -> None:
 
 @click.command(short_help="Write a checkpoint's network for other programs: ONNX, TorchScript ...")
 @CHECKPOINT
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=PATH)
 @click.option("--format", "form", type=click.Choice(FORMATS), required=True)
 def export(checkpoint: str, out: Path, form: str) -> None:
     """Write the network of a CHECKPOINT, a path or the name of bundled weights, to the file OUT.

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from svs_unet_plugin.cli.paths import PATH
 from svs_unet_plugin.files import printable
 
-PATH = click.Path(path_type=Path)
 OUT = click.argument("out", type=PATH)
 SOURCE = click.argument("source", type=PATH)
 JOBS = click.option("--jobs", type=int, help="Processes; by default one a core.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import signal
@@ -20,7 +21,8 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 def prepared() -> Iterator[None]:
     """SIGTERM ends the program as an exception does, so that unfinished files are cleared away.
 
-    File names that are not UTF-8 are printed as the bytes that they are. All is put back at the end.
+    File names that are not UTF-8 are printed as the bytes that they are, and characters that the terminal's
+    encoding lacks as in Python. All is put back at the end.
     """
     with ExitStack() as stack:
         if threading.current_thread() is threading.main_thread():
@@ -30,8 +32,20 @@ def prepared() -> Iterator[None]:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stack.callback(stream.reconfigure, errors=stream.errors)
-                stream.reconfigure(errors="surrogateescape")
+                stream.reconfigure(errors=_ANY_NAME)
         yield
+
+
+def _any_name(error: UnicodeError) -> tuple[str | bytes, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    character = error.object[error.start]
+    if "\udc80" <= character <= "\udcff":  # a byte of a name, as Python keeps it
+        return bytes([ord(character) & 0xFF]), error.start + 1
+    return character.encode("ascii", "backslashreplace").decode("ascii"), error.start + 1
+
+
+_ANY_NAME = "svs_unet_plugin.any_name"
+codecs.register_error(_ANY_NAME, _any_name)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -7,27 +7,18 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from svs_unet_plugin.cli import catalogue, process
 from svs_unet_plugin.cli.completion import complete_weights
+from svs_unet_plugin.cli.paths import STDIN, OutType, SongType
 from svs_unet_plugin.cli.reports import Report, listening
-from svs_unet_plugin.cli.songs import STDIN, Naming, check_template, find_songs
+from svs_unet_plugin.cli.songs import Naming, check_template, find_songs
 
 if TYPE_CHECKING:
     from svs_unet_plugin.encoding import Encoding
-
-PATH = click.Path(path_type=Path)
-
-
-class _Out(click.Path):
-    """A path, or a URL as it is, from which a path would take a slash."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if "://" in str(value) else Path(str(super().convert(value, param, ctx)))
-
 
 FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "m4a")  # those of encoding, which takes longer to import
 ENGINES = ("torch", "onnxruntime", "openvino")  # those of engines, likewise
@@ -58,16 +49,20 @@ class _Seconds(click.ParamType):
         return seconds
 
 
-def _split(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    names = dict.fromkeys(name.strip() for name in value.split(","))
-    return tuple(name for name in names if name)
+def _split(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...] | None:
+    names = dict.fromkeys(name.strip() for value in values for name in value.split(","))
+    if values and not any(names):
+        raise click.BadParameter("it names no stem, such as vocals")
+    return tuple(name for name in names if name) or None
 
 
 @click.command(short_help="Separate songs into vocals and accompaniment.")
-@click.argument("songs", nargs=-1, type=PATH, metavar="SONG...")
-@click.option("-o", "--out", type=_Out(), required=True, help="Folder of the stems; - for standard output.")
+@click.argument("songs", nargs=-1, type=SongType(), metavar="SONG...")
+@click.option(
+    "-o", "--out", type=OutType(), required=True, help="Folder of the stems, or - for standard output."
+)
 @click.option(
     "-w",
     "--weights",
@@ -75,7 +70,14 @@ def _split(context: click.Context, parameter: click.Parameter, value: str | None
     help="Path of a checkpoint, name of bundled weights, or owner/name@revision on the Hugging Face Hub.",
 )
 @click.option("-r", "--recursive", is_flag=True, help="Look for songs in the folders of folders, too.")
-@click.option("--stems", "--stem", callback=_split, metavar="NAMES", help="Such as vocals; by default all.")
+@click.option(
+    "--stems",
+    "--stem",
+    multiple=True,
+    callback=_split,
+    metavar="NAMES",
+    help="Such as vocals, or several with commas; by default all.",
+)
 @click.option("--two-stems", is_flag=True, help="Vocals and accompaniment alone, of a network with more.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="wav", show_default=True)
 @click.option(
@@ -189,6 +191,8 @@ def separate(
     found = find_songs(songs, None if to_stdout else out, recursive)
     if to_stdout and (as_json or dry_run or len(found) > 1 or len(stems or ()) != 1):
         raise click.UsageError("standard output takes one of --stems of one song, and no --json or --dry-run")
+    if to_stdout and sys.stdout is None:
+        raise click.UsageError("standard output is closed")
     with process.quits_at_once(), listening():  # nothing is to be cleared away yet, and torch takes long
         from svs_unet_plugin.cli.batch import Batch
         from svs_unet_plugin.encoding import read_tags

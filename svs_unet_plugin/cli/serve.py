@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from svs_unet_plugin.cli.paths import PATH
+
 
 @click.command(short_help="Show a page in the browser that separates songs.")
 @click.option(
@@ -45,7 +47,7 @@ import click
     "-w",
     "--weights",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Path of a checkpoint to offer besides the bundled weights; can be given more than once.",
 )
 @click.option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")

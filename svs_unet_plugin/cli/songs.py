@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-STDIN = Path("-")
-"""Standard input, where a song's path is expected."""
+from svs_unet_plugin.cli.paths import STDIN
 
 FIELDS = ("track", "stem", "ext", "artist", "title", "album", "weights")
 """What may stand in braces in a template of names."""
@@ -44,13 +43,14 @@ def find_songs(arguments: Iterable[Path], out: Path | None, recursive: bool = Fa
 
     Args:
         arguments: paths; a folder stands for the songs in it, by their extensions.
-        out: where stems are written: what lies there is no song, if it is a folder in a folder of songs.
+        out: where stems are written: what lies there is no song, if it is a folder in a folder of songs or
+            below the folder that a pattern begins with.
         recursive: whether to look in the folders of folders.
     """
     from svs_unet_plugin.audio import track_name
 
     songs: dict[str, Song] = {}
-    for path in (path for argument in arguments for path in _expanded(argument)):
+    for path in (path for argument in arguments for path in _expanded(argument, out)):
         if path == STDIN:
             songs["-"] = Song(path, PurePath("stdin"))
         elif path.is_dir():
@@ -70,10 +70,16 @@ def find_songs(arguments: Iterable[Path], out: Path | None, recursive: bool = Fa
     return list(songs.values())
 
 
-def _expanded(path: Path) -> Iterator[Path]:
+def _expanded(path: Path, out: Path | None) -> Iterator[Path]:
     """The paths that a pattern stands for, where the shell left that to us."""
-    found = sorted(glob.glob(str(path), recursive=True)) if not os.path.lexists(path) else []
-    yield from map(Path, found) if found else [path]
+    if os.path.lexists(path) or not glob.has_magic(str(path)):
+        yield path
+        return
+    found = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    root = next(parent for parent in path.parents if not glob.has_magic(str(parent)))
+    if out is not None and _is_below(out, root):
+        found = [file for file in found if not _is_below(file, out)]
+    yield from found or [path]
 
 
 def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
