@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -144,8 +145,8 @@ class Worker:
             Its duration in seconds, and what was written, as in `SCHEMA`.
         """
         url = located(path, self.job.base)
-        source, at = fsspec.core.url_to_fs(url)
-        target, root = fsspec.core.url_to_fs(self.job.out)
+        source, at = _file_system(url)
+        target, root = _file_system(self.job.out)
         folder = f"{root.rstrip('/')}/{folder_of(path)}"
         with ExitStack() as stack:
             if isinstance(source, LocalFileSystem) and isinstance(target, LocalFileSystem):
@@ -196,6 +197,14 @@ class _Starts:
         self.counts.pop(path, None)
 
 
+def _file_system(url: str) -> tuple[Any, str]:
+    """Where a path or URL is, and its path there; of a path, fsspec would take :: for two URLs."""
+    if "://" in url:
+        system, path = fsspec.core.url_to_fs(url)
+        return system, str(path)
+    return LocalFileSystem(), os.path.abspath(url)
+
+
 def located(path: str, base: str) -> str:
     """A path or URL of the manifest, in full."""
     return path if "://" in path or path.startswith("/") else f"{base.rstrip('/')}/{path}"
@@ -208,7 +217,7 @@ def folder_of(path: str) -> str:
     """
     name = "".join(character if character.isprintable() else "_" for character in _track_name(path))
     digits = hashlib.sha256(path.encode()).hexdigest()
-    return f"{digits[:2]}/{name[:60]}-{digits[:20]}"
+    return f"{digits[:2]}/{name[:60].encode()[:200].decode(errors='ignore')}-{digits[:20]}"
 
 
 def _track_name(path: str) -> str:
@@ -245,7 +254,7 @@ def read_manifest(
         ValueError: if it holds no songs, has no such column, or a song twice.
     """
     manifest = str(manifest).rstrip("/")
-    system, at = fsspec.core.url_to_fs(manifest)
+    system, at = _file_system(manifest)
     suffix = Path(at).suffix.lower()
     if not system.exists(at):
         raise FileNotFoundError(f"no such manifest: {manifest}")
@@ -262,7 +271,7 @@ def read_manifest(
             raise ValueError(f"{manifest} can't be read as {_FORMATS[suffix]}: {reason}") from error
         base = manifest.rpartition("/")[0] or "."
     elif system.isdir(at):
-        stems = f"{fsspec.core.url_to_fs(str(out))[1]}/" if out is not None else None
+        stems = f"{_file_system(str(out))[1]}/" if out is not None else None
         songs = sorted(
             file[len(at) :].lstrip("/")
             for file in system.find(at)
@@ -295,11 +304,12 @@ class _Results:
     """
 
     def __init__(self, folder: str) -> None:
-        self.system, self.folder = fsspec.core.url_to_fs(folder)
+        self.system, self.folder = _file_system(folder)
         self.rows: list[pa.Table] = []
         self.begun = self.written = time.monotonic()
         self.system.makedirs(self.folder, exist_ok=True)
-        self.parts = sorted(self.system.glob(f"{self.folder}/[0-9]*.parquet"))
+        found = self.system.find(self.folder, maxdepth=1)  # a pattern would be one in the folder's name, too
+        self.parts = sorted(path for path in found if re.fullmatch(r"\d+\.parquet", path.rpartition("/")[2]))
 
     def listed(self) -> pa.ChunkedArray:
         """The paths that have a row."""
@@ -307,11 +317,12 @@ class _Results:
             return pa.chunked_array([], pa.large_string())
         return pq.read_table(self.parts, columns=["path"], filesystem=self.system, schema=SCHEMA)["path"]
 
-    def forget_failed(self) -> None:
-        """Take the rows of failed songs out, a file at a time."""
+    def forget_failed(self, paths: pa.ChunkedArray) -> None:
+        """Take the rows of those of some songs that failed out, a file at a time."""
         for part in self.parts:
             table = pq.read_table(part, filesystem=self.system, schema=SCHEMA)
-            left = table.filter(pc.equal(table["status"], "done"))
+            others = pc.invert(pc.is_in(table["path"], value_set=paths))
+            left = table.filter(pc.or_(pc.equal(table["status"], "done"), others))
             if len(left) < len(table):
                 self._write(part, left)
 
@@ -386,7 +397,9 @@ def separate_catalogue(
     names = tuple(separator.sources if stems is None else stems)
     if not names or not set(names) <= set(separator.sources):
         raise ValueError(f"stems must be some of {', '.join(separator.sources)}, got {', '.join(names)}")
+    relative = any(located(path, base) != path for path in paths.to_pylist())
     settings = {
+        "songs below": base if relative else "",  # two songs of one name are told apart by it alone
         "weights": _digest(separator),
         "views": views,
         "stems": names,
@@ -395,7 +408,7 @@ def separate_catalogue(
     with _claimed(f"{url}/catalogue", settings):
         results = _Results(f"{url}/catalogue/results")
         if retry_failed:
-            results.forget_failed()
+            results.forget_failed(paths)
         pending = paths.filter(pc.invert(pc.is_in(paths, value_set=results.listed())))
         summary = Summary(0, 0, len(paths) - len(pending), results.folder)
         if not len(pending):
@@ -491,7 +504,7 @@ def _connected(address: str | None) -> Iterator[None]:
 @contextmanager
 def _claimed(folder: str, settings: dict[str, Any]) -> Iterator[None]:
     """As `files.claim`, also on remote file systems, which have no locks."""
-    system, at = fsspec.core.url_to_fs(folder)
+    system, at = _file_system(folder)
     if isinstance(system, LocalFileSystem):
         with files.claim(at, settings, holds="results"):
             yield

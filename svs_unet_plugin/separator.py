@@ -98,7 +98,7 @@ class Separator:
                 raise ValueError("stft goes with a UNet; a checkpoint brings its own")
             network, self.stft = _opened(weights, engine)
         elif _is_network(weights):
-            network, self.stft = weights, stft or STFT()
+            network, self.stft = _plain(weights), stft or STFT()
         else:
             raise TypeError(f"weights must be a path, a name or a UNet, got {weights!r}")
         if "vocals" not in network.sources:
@@ -391,6 +391,19 @@ def _is_network(weights: object) -> TypeGuard[UNet | Graph]:
         return True
     module = sys.modules.get("svs_unet_plugin.unet")  # without which there is none
     return module is not None and isinstance(weights, module.UNet)
+
+
+def _plain(network: UNet | Graph) -> UNet | Graph:
+    """A network as this package computes it: one in nussl has other axes, and shares its weights."""
+    if isinstance(network, Graph):
+        return network
+    from svs_unet_plugin.unet import UNet
+
+    if type(network) is UNet:
+        return network
+    plain = UNet(**network.arguments())
+    plain.load_state_dict(network.state_dict(), assign=True)
+    return plain
 
 
 def _opened(weights: str | os.PathLike[str] | None, engine: str | None) -> tuple[UNet | Graph, STFT]:

@@ -88,6 +88,8 @@ class STFT:
     def __post_init__(self) -> None:
         if not 1 <= self.sample_rate <= HIGHEST_RATE:
             raise ValueError(f"sample_rate must lie from 1 to {HIGHEST_RATE} Hz, got {self.sample_rate}")
+        if self.sample_rate % 1:
+            raise ValueError(f"sample_rate must be a whole number of Hz, got {self.sample_rate}")
         for name in ("window_length", "hop_length"):
             if not isinstance(getattr(self, name), Integral):
                 raise TypeError(f"{name} must be a whole number of samples, got {getattr(self, name)!r}")
@@ -126,7 +128,12 @@ class STFT:
 
         Returns:
             ``(..., bins, frames)``, complex, not scaled: a full-scale sine reaches `window_length` / 4.
+
+        Raises:
+            TypeError: if the audio is not floating point.
         """
+        if audio.dtype.kind != "f":
+            raise TypeError(f"audio must be floating point, got {audio.dtype}")
         start, end = self.span(first, self.frames(audio.shape[-1]) if last is None else last)
         padded = np.zeros((*audio.shape[:-1], end - start), audio.dtype)
         inside = audio[..., max(start, 0) : end]

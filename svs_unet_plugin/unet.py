@@ -88,6 +88,8 @@ class UNet(nn.Module):
             raise ValueError(
                 f"max_channels must be None or at least channels ({channels}), got {max_channels}"
             )
+        if bottleneck is not None and max_channels is not None and max_channels % 2:
+            raise ValueError(f"max_channels must be even with a bottleneck, got {max_channels}")
         if residual_blocks < 0:
             raise ValueError(f"residual_blocks must be at least 0, got {residual_blocks}")
         self.in_channels = in_channels

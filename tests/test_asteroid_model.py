@@ -230,6 +230,11 @@ def test_the_scale_is_kept(model: Any, path: Path, song: np.ndarray, tmp_path: P
     assert isinstance(array, np.ndarray) and array.shape == (1, 2, 8000)
     with pytest.raises(ValueError, match="the audio has 2"):
         separate_preserving_scale(model, mixture.expand(2, -1))
+    doubles = separate_preserving_scale(model, mixture.double().numpy())
+    np.testing.assert_allclose(doubles, out.numpy(), atol=1e-6)
+    stereo = SVSUNet(channels=2, in_channels=2).eval()
+    pair = noise(2, 8000)
+    assert torch.equal(separate_preserving_scale(stereo, pair), separate_preserving_scale(stereo, pair[None]))
 
     with writers([tmp_path / "song.wav"], Encoding(), 44_100, 2, song.shape[1]) as (write,):
         write(song)

@@ -319,7 +319,7 @@ def system(
     kind: type[MaskSystem], prepared: Prepared, hop: int = 768, seconds: float = 2.0, **settings: Any
 ) -> MaskSystem:
     torch.manual_seed(0)
-    settings = {"epochs": 1, "batch_size": 4, "loss": "snr", **settings}
+    settings = {"epochs": 1, "epoch_steps": 2, "batch_size": 4, "loss": "snr", **settings}
     model = SVSUNet(channels=2, hop_length=hop)
     return kind(model, excerpts(prepared, seconds, hop=hop), whole_songs(prepared), TrainSettings(**settings))
 
@@ -332,7 +332,7 @@ def test_early_stopping_and_the_learning_rate(prepared: Prepared, tmp_path: Path
     trained = system(Level, prepared, epochs=9, patience=4)
     run(trained, tmp_path)
     assert len(losses(tmp_path)) == 5  # the first is the best, and four are no better
-    assert trained.trainer.optimizers[0].param_groups[0]["lr"] == 1e-3 / 2  # halved after 1 + 3 epochs
+    assert trained.trainer.optimizers[0].param_groups[0]["lr"] == 1e-3 / 4  # halved after each two of them
     run(system(Level, prepared, epochs=9, patience=4), tmp_path)
     assert len(losses(tmp_path)) == 5  # it remembers
 
@@ -347,6 +347,27 @@ def test_another_configuration_is_refused(prepared: Prepared, tmp_path: Path) ->
         run(trained, tmp_path)
     run(system(MaskSystem, prepared, epochs=2), tmp_path)
     assert len(losses(tmp_path)) == 2
+
+
+def test_a_folder_that_was_moved(prepared: Prepared, tmp_path: Path) -> None:
+    """The best epoch of before is the best one there, too."""
+    learned = run(system(MaskSystem, prepared, epochs=2), tmp_path / "here")
+    (tmp_path / "here").rename(tmp_path / "there")
+    again = run(system(MaskSystem, prepared, epochs=2), tmp_path / "there")  # nothing is left to be done
+    assert again.name == learned.name and again.parent.parent.name == "there" and again.is_file()
+
+
+def test_other_songs_are_refused(prepared: Prepared, tmp_path: Path) -> None:
+    run(system(MaskSystem, prepared), tmp_path)
+    trained = system(MaskSystem, prepared, epochs=2)
+    trained.excerpts.mixer.songs.pop()
+    with pytest.raises(ValueError, match=r"songs was .* and is now"):
+        run(trained, tmp_path)
+
+
+def test_an_epoch_is_as_many_steps_as_are_asked_for(prepared: Prepared, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"3 steps of 4 items, and so the excerpts' items must be 12, got 8"):
+        run(system(MaskSystem, prepared, epoch_steps=3), tmp_path)
 
 
 def test_a_refused_run_leaves_no_lock(prepared: Prepared, tmp_path: Path) -> None:

@@ -121,6 +121,42 @@ def test_what_kills_its_worker_is_a_row_and_nothing_else_is_lost(
         separate_catalogue(music / "songs.parquet", out, weights=checkpoint_path, views=2)
 
 
+def test_names_that_mean_something_elsewhere(cluster: None, tmp_path: Path, checkpoint_path: Path) -> None:
+    """Patterns, and fsspec's chains of URLs; the table of results is gone on with."""
+    music, out = tmp_path / "music", tmp_path / "out [1]::*"
+    make_song(music / "a::b.wav")
+    options: Any = {"weights": checkpoint_path, "workers": 1}
+    assert separate_catalogue(music, out, **options).done == 1
+    make_song(music / ("\N{GRINNING FACE}" * 60 + ".wav"))
+    summary = separate_catalogue(music, out, **options)
+    assert (summary.done, summary.failed, summary.before) == (1, 0, 1)
+    assert len(results(out)) == 2
+
+
+def test_songs_of_one_name_in_other_folders(cluster: None, tmp_path: Path, checkpoint_path: Path) -> None:
+    for folder in ("a", "b"):
+        make_song(tmp_path / folder / "01.wav")
+    options: Any = {"weights": checkpoint_path, "workers": 1}
+    separate_catalogue(tmp_path / "a", tmp_path / "out", **options)
+    with pytest.raises(ValueError, match=r"songs below was .*/a' and is now .*/b'"):
+        separate_catalogue(tmp_path / "b", tmp_path / "out", **options)
+
+
+def test_only_what_is_listed_is_tried_again(cluster: None, tmp_path: Path, checkpoint_path: Path) -> None:
+    make_song(tmp_path / "01.wav")
+    for name in ("gone.wav", "01.wav"):
+        (tmp_path / f"{name}.csv").write_text(f"path\n{name}\n")
+    options: Any = {"weights": checkpoint_path, "workers": 1}
+    assert separate_catalogue(tmp_path / "gone.wav.csv", tmp_path / "out", **options).failed == 1
+    assert (
+        separate_catalogue(tmp_path / "01.wav.csv", tmp_path / "out", retry_failed=True, **options).done == 1
+    )
+    assert {path: row["status"] for path, row in results(tmp_path / "out").items()} == {
+        "gone.wav": "failed",
+        "01.wav": "done",
+    }
+
+
 def test_a_killed_run_goes_on(cluster: None, tmp_path: Path, checkpoint_path: Path) -> None:
     """The driver of a Ray of its own is killed; a new one does the rest on another Ray."""
     music, out = tmp_path / "music", tmp_path / "music" / "stems"

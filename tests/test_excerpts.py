@@ -1,4 +1,5 @@
 import random
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -35,6 +36,16 @@ def test_a_draw_depends_on_nothing_else() -> None:
     assert all(excerpt.shape == (3, 2, 3 * 768 + 1024) for excerpt in first.values())
     assert len({excerpt.tobytes() for excerpt in first.values()}) == len(draws)
     assert not np.array_equal(one.draw(draw_generator(8, (0, 0))), first[0, 0])
+
+
+def test_a_digest_tells_what_is_drawn_and_how_often() -> None:
+    def digest(samples: int = 900, weight: float = 1.0, names: Sequence[str] = ("vocals", "drums")) -> str:
+        song = {name: np.ones((1, samples), np.float32) for name in ("vocals", "drums")}
+        collections = [Collection([song], weight), Collection([song])]
+        return ExcerptMixer(collections, names, STFT(), ExcerptSettings()).digest()
+
+    assert digest() == digest()
+    assert len({digest(), digest(800), digest(weight=9.0), digest(names=("drums", "vocals"))}) == 4
 
 
 def test_a_batch_is_shared_out() -> None:

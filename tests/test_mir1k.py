@@ -30,6 +30,7 @@ def clips(tmp_path: Path) -> Path:
 def test_sorts_clips_for_nussl(clips: Path, tmp_path: Path) -> None:
     from svs_unet_plugin.nussl import nussl
 
+    (clips / "._abjones_1_01.wav").write_bytes(b"as macOS leaves them beside each file")
     assert main(["data", "mir1k", str(clips), str(tmp_path / "out")]) == 0
     train = nussl.datasets.MixSourceFolder(str(tmp_path / "out" / "train"))
     assert train.items == ["abjones_1_01.wav", "amy_3_02.wav"]

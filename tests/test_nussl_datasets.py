@@ -3,6 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import STFT
@@ -202,6 +203,19 @@ def test_an_item_is_a_mixture_like_any_other() -> None:
     assert item["mix_magnitude"].shape[1:] == (513, 1) and item["source_magnitudes"].shape[1:] == (513, 1, 2)
 
 
+def test_stems_that_are_not_mixed_count_for_nothing() -> None:
+    long = song(0.1)
+    with_click = {**long, "click": np.zeros((1, 10), np.float32)}
+    one, other = (remix([some], excerpt_frames=4)[0]["mix_magnitude"] for some in (long, with_click))
+    assert torch.equal(one, other)
+
+
+def test_a_loader_of_ones_own() -> None:
+    dataset = remix([song(0.1), song(0.2)], excerpt_frames=4)
+    batch = next(iter(DataLoader(dataset, 2, collate_fn=svs.collate)))  # a batch is drawn at once
+    assert batch["mix_magnitude"].shape == (2, 4, 513, 1)
+
+
 def test_the_seed_the_epoch_and_the_index_decide() -> None:
     songs = [song(0.1), song(0.2)]
     dataset = remix(songs, excerpt_frames=4)
@@ -219,6 +233,9 @@ def test_the_seed_the_epoch_and_the_index_decide() -> None:
 
 
 def test_bad_arguments() -> None:
+    for make in (svs.build_unet_mask_inference, svs.training_transform, svs.SelectSources):
+        with pytest.raises(ValueError, match="sources must be different names such as"):
+            make("vocals")
     with pytest.raises(ValueError, match="no songs to mix"):
         remix([])
     with pytest.raises(ValueError, match=r"speed must be at least 1, got 0\.5"):

@@ -3,7 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+import svs_unet_plugin.nussl as svs
 from svs_unet_plugin import Separator, UNet
 from svs_unet_plugin.nussl import UNetSeparation, nussl
 
@@ -72,3 +74,16 @@ def test_metrics_are_kept_with_the_model(network: UNet, song: np.ndarray, tmp_pa
 def test_bad_mask_type(network: UNet) -> None:
     with pytest.raises(ValueError, match="'soft' or 'binary', got 'hard'"):
         UNetSeparation(signal(np.zeros((1, 9))), network, mask_type="hard")
+
+
+def test_a_network_of_nussl(song: np.ndarray) -> None:
+    """Whose axes are nussl's."""
+    torch.manual_seed(0)
+    for in_channels in (1, 2):
+        config = svs.build_unet_mask_inference(channels=2, in_channels=in_channels)
+        network = nussl.ml.SeparationModel(config).layers["mask"].eval()
+        plain = UNet(**network.arguments())
+        plain.load_state_dict(network.state_dict())
+        found = Separator(network, device="cpu").separate(song[:, :30_000], 44_100)
+        expected = Separator(plain.eval(), device="cpu").separate(song[:, :30_000], 44_100)
+        np.testing.assert_array_equal(found["vocals"], expected["vocals"])

@@ -240,7 +240,7 @@ def test_recording_stopping_and_refusals(browser: Any, server: Server, tmp_path:
     tab.set_input_files("input[type=file]", tmp_path / "large.wav")
     expect(status).to_have_text("large.wav is larger than 12 MB, the most that is taken here.")
 
-    soundfile.write(tmp_path / "noise.flac", noise, 16_000)
+    soundfile.write(tmp_path / "noise.flac", np.tile(noise, (1, 4)), 16_000)  # so that it takes long
     tab.set_input_files("input[type=file]", tmp_path / "noise.flac")
     expect(status).to_have_text("noise, 0:35")
     tab.get_by_label("3", exact=True).check()
@@ -274,6 +274,54 @@ class Client:
 
     def folder(self) -> list[Path]:
         return [path for path in Path(self.songs._folder.name).iterdir() if path.name != ".lock"]
+
+
+def test_one_song_after_another(browser: Any, server: Server, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    tab = browser.new_page()
+    tab.goto(server.address)
+    status, mixer = tab.get_by_role("status").first, tab.locator("svs-mixer")
+    for i, name in enumerate(("first (feat. all).mix", "second", "third")):
+        samples = np.random.default_rng(i).uniform(-0.5, 0.5, (2 * 22_050, 2))
+        soundfile.write(tmp_path / f"{name}.flac", samples, 22_050)
+        tab.set_input_files("input[type=file]", tmp_path / f"{name}.flac")
+        expect(status).to_have_text(f"{name}, 0:02")
+        tab.get_by_role("button", name="Separate").click()
+        expect(mixer.get_by_role("heading", level=2)).to_have_text(name, timeout=60_000)
+        expect(mixer.get_by_role("button", name="Play", exact=True)).to_have_count(1)
+        mixer.get_by_role("button", name="Play", exact=True).click()
+
+    # The one that is at work is stopped, also when another one was given meanwhile.
+    long = np.random.default_rng(0).uniform(-0.5, 0.5, (35 * 22_050, 8))
+    soundfile.write(tmp_path / "long.flac", long, 22_050)
+    tab.set_input_files("input[type=file]", tmp_path / "long.flac")
+    expect(status).to_have_text("long, 0:35")
+    tab.get_by_label("3", exact=True).check()
+    tab.get_by_role("button", name="Separate").click()
+    expect(tab.locator("#mixer")).to_contain_text("Separating", timeout=30_000)
+    tab.set_input_files("input[type=file]", tmp_path / "second.flac")
+    expect(status).to_have_text("second, 0:02")
+    tab.get_by_role("button", name="Stop").click()
+    expect(tab.get_by_role("alert")).to_have_text("Stopped.", timeout=30_000)
+    tab.close()
+
+
+@pytest.mark.parametrize(
+    "given, name",
+    [
+        (
+            "Someone (feat. Somebody Else) " + "x" * 90 + ".mp3",
+            ("Someone (feat. Somebody Else) " + "x" * 90)[:100],
+        ),
+        ("\N{HIRAGANA LETTER A}\N{IDEOGRAPHIC SPACE}b.mp3", "\N{HIRAGANA LETTER A} b"),
+        ("a\N{ZERO WIDTH JOINER}b.mp3", "a\N{ZERO WIDTH JOINER}b"),
+        ("C:\\Music\\a: b.mp3", "a: b"),
+        ("a\N{RIGHT-TO-LEFT OVERRIDE}b\n\x1b[1m.mp3", "ab[1m"),
+    ],
+)
+def test_names_of_songs(make_client: Callable[..., Client], given: str, name: str) -> None:
+    assert make_client().songs._new(given).name == name
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 from svs_unet_plugin.evaluation import costs, runner, store
 from svs_unet_plugin.evaluation.costs import measure, peak_memory
 from svs_unet_plugin.evaluation.metrics import SCALE_METRICS, museval_scores, scale_scores
+from svs_unet_plugin.evaluation.report.tables import best_of_each_kind
 from svs_unet_plugin.evaluation.runner import (
     Entry,
     Song,
@@ -145,6 +146,17 @@ def test_finished_tracks_are_not_done_again(test_tracks: list[Track], tmp_path: 
     when = one.stat().st_mtime_ns
     run(tmp_path, [Filtered().entry()], test_tracks, 1)
     assert one.stat().st_mtime_ns == when and other.is_file()
+
+
+def test_files_of_somebody_else_are_not_deleted(test_tracks: list[Track], tmp_path: Path) -> None:
+    entry = Filtered().entry()
+    (tmp_path / entry.system.id).mkdir()
+    (tmp_path / entry.system.id / "best.pth").write_bytes(b"weights")
+    with pytest.raises(ValueError, match=r"holds best\.pth, which is no part of results"):
+        run(tmp_path, [entry], test_tracks[:1], 1)
+    assert (tmp_path / entry.system.id / "best.pth").read_bytes() == b"weights"
+    with pytest.raises(ValueError, match="each system needs an id of its own"):
+        run(tmp_path, [entry, entry], test_tracks[:1], 1)
 
 
 def test_what_decides_the_scores_is_recorded(
@@ -342,6 +354,19 @@ def test_a_song_without_vocals(song: Song, tmp_path: Path) -> None:
     store.write_system(tmp_path, System("some", "Some", "classical"))
     scores = store.read_scores(tmp_path).set_index(["source", "metric"]).score
     assert np.isnan(scores["vocals", "SDR"]) and np.isnan(scores["vocals", "SI-SDR"])
+
+
+def test_a_song_of_vocals_alone(song: Song, tmp_path: Path) -> None:
+    vocals = song.sources["vocals"]
+    references = {"vocals": vocals, "accompaniment": np.zeros_like(vocals)}
+    estimates = {"vocals": 0.9 * vocals, "accompaniment": 0.1 * vocals}
+    score(tmp_path, "some", Song("A - B", RATE, vocals, references), estimates)
+    store.write_system(tmp_path, System("some", "Some", "trained"))
+    scores = store.read_scores(tmp_path).set_index(["source", "metric"]).score
+    assert np.isnan(scores["accompaniment", "SDR"]) and np.isnan(scores["vocals", "SDR"])
+    assert best_of_each_kind(store.read_systems(tmp_path), store.read_scores(tmp_path)) == []
+    (said,) = alarms(tmp_path, "some")
+    assert "has no scores of vocals" in said
 
 
 def test_a_channel_without_vocals(song: Song) -> None:

@@ -41,8 +41,8 @@ def test_schedules() -> None:
             found.append(optimizer.param_groups[0]["lr"])
         return found
 
-    # Halved when patience / 2 epochs and one more are no better than the first.
-    assert rates(TrainSettings(patience=4), [1.0] * 5) == [1e-3] * 3 + [5e-4] * 2
+    # Halved whenever patience / 2 epochs are no better than the first.
+    assert rates(TrainSettings(patience=4), [1.0] * 5) == [1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4]
     cycle = rates(TrainSettings(schedule="one-cycle", epochs=2, epoch_steps=10), [0.0] * 20)
     assert (
         max(cycle) == pytest.approx(1e-3, rel=0.01) and cycle[-1] < 1e-8 and cycle.index(max(cycle)) in (5, 6)
@@ -53,3 +53,15 @@ def test_bfloat16_is_where_it_is_asked_for_or_fast() -> None:
     assert uses_bfloat16(TrainSettings(mixed_precision=True), "cpu")
     assert not uses_bfloat16(TrainSettings(mixed_precision=False), "cpu")
     assert uses_bfloat16(TrainSettings(), "cpu") == torch.cpu._is_amx_tile_supported()
+
+
+@pytest.mark.parametrize("loss, rise", [(0.1, 0.0), (-10.0, 0.0), (-10.0, 1e-5)])
+def test_the_rate_is_halved_after_so_many_epochs_that_are_no_better(loss: float, rise: float) -> None:
+    settings = TrainSettings(patience=6)
+    optimizer = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=1.0)
+    scheduler = make_scheduler(optimizer, settings)
+    rates = []
+    for epoch in range(1 + settings.plateau_epochs):
+        scheduler.step(loss + rise * epoch)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == [1.0] * settings.plateau_epochs + [0.5]

@@ -84,6 +84,7 @@ def test_masks_do_as_well_at_the_end_as_in_the_middle(hop: int) -> None:
         {"sample_rate": 0},
         {"sample_rate": 10**9},
         {"sample_rate": float("nan")},
+        {"sample_rate": 8192.5},
         {"window_length": 2**31},
         {"window_length": 1024.0},
         {"hop_length": 1},
@@ -97,3 +98,8 @@ def test_masks_do_as_well_at_the_end_as_in_the_middle(hop: int) -> None:
 def test_bad_arguments(arguments: dict) -> None:
     with pytest.raises((ValueError, TypeError), match=next(iter(arguments))):
         STFT(**arguments)
+
+
+def test_whole_numbers_are_no_audio() -> None:
+    with pytest.raises(TypeError, match="audio must be floating point, got int16"):
+        STFT().analyse(np.zeros(3000, np.int16))

@@ -217,6 +217,7 @@ def test_torchscript_and_export(extension: dict) -> None:
         ),
         ({"channels": 3}, "channels must be an even number"),
         ({"bottleneck": "lstm"}, "bottleneck must be None or 'blstm', got 'lstm'"),
+        ({"bottleneck": "blstm", "max_channels": 17}, "max_channels must be even with a bottleneck, got 17"),
         ({"max_channels": 8}, r"max_channels must be None or at least channels \(16\), got 8"),
         ({"residual_blocks": -1}, "residual_blocks must be at least 0, got -1"),
     ],

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from svs_unet_plugin.asteroid import compat
 from svs_unet_plugin.corpora.musdb import STEMS
 from svs_unet_plugin.corpora.prepare import Prepared
+from svs_unet_plugin.files import check_sources
 from svs_unet_plugin.mixing.excerpts import (
     Collection,
     Draw,
@@ -60,6 +61,7 @@ class Excerpts(Dataset):
     ) -> None:
         if others is None:
             others = [stem for stem in STEMS if stem not in sources]
+        check_sources(sources)
         names = [*sorted(sources), *others]
         self.mixer = ExcerptMixer(collected(songs), names, stft, settings or ExcerptSettings(), in_channels)
         self.items, self.seed = items, seed
@@ -68,9 +70,12 @@ class Excerpts(Dataset):
     def __len__(self) -> int:
         return self.items
 
-    def __getitem__(self, draw: Draw) -> Item:
-        """The excerpt of ``(epoch, index)``: mixture ``(channels, time)``, sources ``(sources, channels,
-        time)``."""
+    def __getitem__(self, draw: Draw | int) -> Item:
+        """The excerpt of ``(epoch, index)``, or of an index in epoch 0.
+
+        Returns:
+            The mixture ``(channels, time)`` and the sources ``(sources, channels, time)``.
+        """
         excerpt = torch.from_numpy(self.mixer.draw(draw_generator(self.seed, draw)))
         return excerpt.sum(dim=0), excerpt[self._rows]
 

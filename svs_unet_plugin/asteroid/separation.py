@@ -34,7 +34,8 @@ def separate_preserving_scale(model: Any, wav: Audio, **kwargs: Any) -> Audio:
         kwargs: for the model's ``forward_wav``.
 
     Returns:
-        ``(batch, sources, time)``, on the device of ``wav``; an array if an array was given.
+        ``(batch, sources, time)``, or ``(batch, sources, 2, time)`` of a model for two channels, on the
+        device of ``wav``; an array if an array was given.
 
     Raises:
         ValueError: if the model takes another number of channels.
@@ -43,9 +44,12 @@ def separate_preserving_scale(model: Any, wav: Audio, **kwargs: Any) -> Audio:
     channels = mixture.shape[-2] if mixture.ndim > 1 else 1
     if model.in_channels not in (None, channels):
         raise ValueError(f"the model takes {model.in_channels} channel(s), the audio has {channels}")
-    device = asteroid.utils.torch_utils.get_device(model, default="cpu")
+    if model.in_channels == 2 and mixture.ndim == 2:
+        mixture = mixture[None]
+    parameter = next(model.parameters(), mixture)
     with torch.no_grad():
-        estimates = getattr(model, "forward_wav", model)(mixture.to(device), **kwargs).to(mixture.device)
+        given = mixture.to(parameter.device, parameter.dtype)
+        estimates = getattr(model, "forward_wav", model)(given, **kwargs).to(mixture.device)
     return estimates.numpy() if isinstance(wav, np.ndarray) else estimates
 
 

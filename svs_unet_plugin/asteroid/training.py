@@ -147,11 +147,18 @@ def train(
         The checkpoint of the lowest validation loss; see `load_best`.
 
     Raises:
-        ValueError: if ``out`` holds a run with different settings, or a loss is not finite.
+        ValueError: if ``out`` holds a run with different settings, an epoch of excerpts is not
+            ``epoch_steps`` batches, or a loss is not finite.
     """
     settings, out = system.settings, Path(out)
     checkpoints = out / "checkpoints"
-    best = ModelCheckpoint(
+    items = settings.epoch_steps * settings.batch_size
+    if len(system.excerpts) != items:
+        raise ValueError(
+            f"an epoch has {settings.epoch_steps} steps of {settings.batch_size} items, and so the excerpts' "
+            f"items must be {items}, got {len(system.excerpts)}"
+        )
+    best = Best(
         checkpoints,
         monitor="val_loss",
         save_top_k=5,
@@ -210,7 +217,7 @@ def _description(system: MaskSystem) -> dict[str, Any]:
         "excerpts": str(system.excerpts.mixer.settings),
         "excerpts_seed": system.excerpts.seed,
         "items": len(system.excerpts),
-        "songs": len(system.excerpts.mixer.songs),
+        "songs": system.excerpts.mixer.digest(),
     }
 
 
@@ -222,6 +229,22 @@ def load_best(model: nn.Module, path: Path) -> Any:
         {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
     )
     return model.eval()
+
+
+class Best(ModelCheckpoint):
+    """Lightning's choice of the best epochs, in a folder that may have been moved since it began."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return os.path.join(str(self.dirpath), os.path.basename(path)) if path else path
+
+        paths = ("best_model_path", "kth_best_model_path", "last_model_path")
+        moved = {
+            "dirpath": self.dirpath,
+            **{name: here(state_dict[name]) for name in paths},
+            "best_k_models": {here(path): loss for path, loss in state_dict["best_k_models"].items()},
+        }
+        super().load_state_dict({**state_dict, **moved})
 
 
 class WholeFiles(TorchCheckpointIO):

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from svs_unet_plugin.cli.completion import complete_weights
 from svs_unet_plugin.cli.paths import PATH
 
 if TYPE_CHECKING:
     from svs_unet_plugin.stft import STFT
 
 FORMATS = ("onnx", "torchscript", "exported-program")  # those of export, which takes long to import
-CHECKPOINT = click.argument("checkpoint")
+CHECKPOINT = click.argument("checkpoint", shell_complete=complete_weights)
 
 
 @click.command(short_help="Show what a checkpoint holds.")

@@ -82,7 +82,7 @@ def prepare(clips: Path, out: Path) -> None:
     Raises:
         ValueError: if there is no such clip in the folder, or one has another number of channels.
     """
-    paths = sorted(path for kind in ("wav", "flac") for path in Path(clips).glob(f"*_*_*.{kind}"))
+    paths = sorted(path for kind in ("wav", "flac") for path in Path(clips).glob(f"[!.]*_*_*.{kind}"))
     if not paths:
         raise ValueError(f"{clips} holds no clips of MIR-1K such as abjones_1_01.wav")
     for path in tqdm(paths, desc="MIR-1K", unit="clip"):

@@ -104,10 +104,13 @@ def museval_scores(
         warnings.simplefilter("ignore", RuntimeWarning)  # of means over windows in which there is nothing
         warnings.simplefilter("ignore", UserWarning)  # that one source is no comparison
         store = museval.eval_mus_track(MusdbTrack(track, sample_rate, targets), shown)
-    silent = [name for name in wanted if name not in heard or not estimates[name].any()]
-    store.scores["targets"] = [found for found in store.scores["targets"] if found["name"] not in silent]
+    unscored = {name for name in wanted if name not in heard or not estimates[name].any()}
+    unscored |= set(wanted) - {found["name"] for found in store.scores["targets"]}  # museval leaves one out
+    store.scores["targets"] = [found for found in store.scores["targets"] if found["name"] not in unscored]
     windows = max(references[wanted[0]].shape[1] // sample_rate, 1)
-    for name in silent:
+    for name in wanted:
+        if name not in unscored:
+            continue
         store.add_target(name, dict.fromkeys(("SDR", "SIR", "ISR", "SAR"), [np.nan] * windows))
     store.validate()
     return store

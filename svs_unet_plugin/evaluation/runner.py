@@ -30,6 +30,7 @@ from svs_unet_plugin.files import (
     differences,
     digest,
     fingerprint,
+    is_part,
     lock,
     read_settings,
     write_json,
@@ -167,8 +168,12 @@ def run(
         listened: of how many tracks to keep excerpts to listen to.
 
     Raises:
-        ValueError: if another run works in the folder, or an estimate can't be scored.
+        ValueError: if another run works in the folder, it holds other files where a system's results would
+            be, two systems have one id, or an estimate can't be scored.
     """
+    ids = [entry.system.id for entry in entries]
+    if len(set(ids)) < len(ids):
+        raise ValueError(f"each system needs an id of its own, got {', '.join(ids)}")
     with lock(results):
         for entry in entries:
             _update_folder(results, entry, tracks)
@@ -194,6 +199,10 @@ def _update_folder(results: Path, entry: Entry, tracks: Sequence[Track]) -> None
     }
     now = {track.name: fingerprint([track.path]) for track in tracks}
     before = read_settings(folder) or {}
+    there = folder.iterdir() if folder.is_dir() else ()
+    strange = sorted(path.name for path in there if not is_part(path.name))
+    if strange and not before:
+        raise ValueError(f"{folder} holds {strange[0]}, which is no part of results: choose another folder")
     kept = before.pop("tracks", {})
     if before != same:
         if before:
@@ -313,6 +322,8 @@ def alarms(results: Path, system: str) -> list[str]:
     (described,) = (found for found in store.read_systems(results) if found.id == system)
     scores = store.read_scores(results, [described])
     vocals = scores[scores.source == "vocals"].groupby("metric").score.median()
+    if vocals.reindex(["SNR", "SNRi", "SI-SDR", "SI-SDRi"]).isna().any():
+        return [f"{system} has no scores of vocals: they or the accompaniment are silent in all tracks"]
     found = []
     if not min(vocals["SNRi"], vocals["SI-SDRi"]) >= LEAST_IMPROVEMENT:
         found.append(

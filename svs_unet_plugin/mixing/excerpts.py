@@ -6,6 +6,7 @@ both hosts, in whatever process, with however many workers, and when a run is re
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -103,9 +104,14 @@ class ExcerptSettings:
         )
 
 
-def draw_generator(seed: int, draw: Draw) -> np.random.Generator:
+def draw_generator(seed: int, draw: Draw | int) -> np.random.Generator:
     """The random numbers of a draw: the seed, the epoch and the index decide them."""
-    return np.random.default_rng((seed, *draw))
+    return np.random.default_rng((seed, *as_draw(draw)))
+
+
+def as_draw(item: Draw | int) -> Draw:
+    """A draw; an index alone is one of epoch 0."""
+    return item if isinstance(item, tuple) else (0, item)
 
 
 class ExcerptMixer:
@@ -144,7 +150,8 @@ class ExcerptMixer:
         self.songs: list[Song] = []
         chances = []
         for collection in collections:
-            songs = [song for song in collection.songs if set(song) & set(names)]
+            songs = [{name: song[name] for name in names if name in song} for song in collection.songs]
+            songs = [song for song in songs if song]
             lengths = np.array([_samples(song) for song in songs], float)
             self.songs += songs
             chances.append(collection.weight * lengths / max(lengths.sum(), 1))
@@ -157,6 +164,12 @@ class ExcerptMixer:
             if not having.any():
                 raise ValueError(f"no song has {name}")
             self._chances[name] = having / having.sum()
+
+    def digest(self) -> str:
+        """The same for songs of the same stems and lengths that are drawn as often."""
+        songs = [(sorted(song), _samples(song)) for song in self.songs]
+        chances = self._chances[None].round(9).tolist()
+        return hashlib.sha256(repr((self.names, songs, chances)).encode()).hexdigest()[:16]
 
     def draw(self, generator: np.random.Generator) -> np.ndarray:
         """The stems of a mixture, at their gains, ``(names, channels, samples)``, float32."""

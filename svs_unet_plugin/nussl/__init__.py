@@ -9,7 +9,7 @@ from svs_unet_plugin.nussl import compat
 from svs_unet_plugin.nussl.datasets import Remix
 from svs_unet_plugin.nussl.model import UNet, build_unet_mask_inference, from_network, save
 from svs_unet_plugin.nussl.separation import UNetSeparation
-from svs_unet_plugin.nussl.training import train
+from svs_unet_plugin.nussl.training import collate, train
 from svs_unet_plugin.nussl.transforms import (
     NormalizeMagnitude,
     SelectSources,
@@ -40,6 +40,7 @@ __all__ = [
     "UNet",
     "UNetSeparation",
     "build_unet_mask_inference",
+    "collate",
     "from_network",
     "inference_transform",
     "phase_sensitive_magnitude",

@@ -18,12 +18,14 @@ from tqdm import tqdm
 from svs_unet_plugin import torch_stft
 from svs_unet_plugin.corpora.musdb import STEMS, Track
 from svs_unet_plugin.corpora.prepare import Prepared
+from svs_unet_plugin.files import check_sources
 from svs_unet_plugin.mixing.excerpts import (
     Collection,
     Draw,
     ExcerptMixer,
     ExcerptSettings,
     Song,
+    as_draw,
     collected,
     draw_generator,
 )
@@ -48,7 +50,8 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
     """Excerpts of mixtures that are drawn anew each time, from songs that are kept in memory or in files.
 
     How they are drawn is `ExcerptMixer`'s; a whole batch is drawn and transformed at once, so that a loader
-    need not be waited for. An item is a `Draw`, the epoch and an index; an index alone is one of epoch 0.
+    need not be waited for, whose ``collate_fn`` is `svs_unet_plugin.nussl.collate`. An item is a `Draw`, the
+    epoch and an index; an index alone is one of epoch 0.
 
     Args:
         songs: items of nussl datasets, with ``sources``, or each a `Song` of the transform's rate, which may
@@ -80,6 +83,7 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
     ) -> None:
         self.stft = stft or STFT()
         self.phase_sensitive, self.seed = phase_sensitive, seed
+        check_sources(sources)
         self.estimated = sorted(sources)  # nussl's order
         self.names = [*self.estimated, *others]
         collections = [
@@ -109,7 +113,7 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
 
     def __repr__(self) -> str:
         return (
-            f"Remix(sources={self.estimated}, settings={self.mixer.settings}, "
+            f"Remix(sources={self.estimated}, songs={self.mixer.digest()}, settings={self.mixer.settings}, "
             f"phase_sensitive={self.phase_sensitive}, seed={self.seed}, in_channels={self.mixer.channels})"
         )
 
@@ -118,7 +122,7 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
 
     def process_item(self, item: int) -> dict[str, Any]:
         """One mixture as nussl's datasets have it; a loader takes `__getitems__`."""
-        excerpt = self.mixer.draw(draw_generator(self.seed, _draw(item)))
+        excerpt = self.mixer.draw(draw_generator(self.seed, item))
         return _item(
             self, excerpt.sum(axis=0), dict(zip(self.names, excerpt, strict=True)), self.stft.sample_rate
         )
@@ -128,7 +132,7 @@ class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
 
         With two channels, ``mid_side_magnitude``, too.
         """
-        generators = [draw_generator(self.seed, _draw(item)) for item in items]
+        generators = [draw_generator(self.seed, item) for item in items]
         drawn = np.stack([self.mixer.draw(generator) for generator in generators])
         signals = np.concatenate([drawn.sum(axis=1, keepdims=True), drawn[:, : len(self.estimated)]], axis=1)
         # An excerpt has neighbours where a song has an edge.
@@ -172,7 +176,7 @@ class OnTheFly(nussl.datasets.OnTheFly):  # type: ignore[name-defined]
         mixer = Mixer(Path(self._links.name), settings, prepared.settings.sample_rate)
 
         def mix(dataset: Any, item: Draw | int) -> dict[str, Any]:
-            mixed = mixer.mix(int(draw_generator(seed, _draw(item)).integers(2**31)))
+            mixed = mixer.mix(int(draw_generator(seed, item).integers(2**31)))
             return _item(dataset, mixed.mixture, mixed.stems, mixer.sample_rate)
 
         super().__init__(mix, items, **arguments)
@@ -185,7 +189,7 @@ class OnTheFly(nussl.datasets.OnTheFly):  # type: ignore[name-defined]
         """Mixtures after the dataset's transforms, whose random numbers are the draw's, too."""
         items = []
         for index, draw in enumerate(draws):
-            with _seeded((self.seed, *_draw(draw))):
+            with _seeded((self.seed, *as_draw(draw))):
                 items.append(self.transform({**self.process_item(draw), "index": index}))
         return items
 
@@ -230,10 +234,6 @@ def _seeded(seeds: tuple[int, ...]) -> Iterator[None]:
         yield
     finally:
         random.setstate(state)
-
-
-def _draw(item: Draw | int) -> Draw:
-    return item if isinstance(item, tuple) else (0, item)
 
 
 def _item(

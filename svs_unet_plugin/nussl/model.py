@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from svs_unet_plugin import unet
+from svs_unet_plugin.files import check_sources
 from svs_unet_plugin.nussl import compat
 from svs_unet_plugin.nussl.transforms import inference_transform, stft_params
 from svs_unet_plugin.stft import STFT
@@ -81,6 +82,7 @@ def build_unet_mask_inference(
         >>> model({"mix_magnitude": torch.rand(1, 128, 513, 2)})["estimates"].shape
         torch.Size([1, 128, 513, 2, 1])
     """
+    check_sources(sources)
     arguments = {
         "sources": sorted(sources),
         "in_channels": in_channels,
@@ -145,7 +147,8 @@ def save(
         The path.
 
     Raises:
-        ValueError: if both ``train_data`` and ``stft`` are given, or neither.
+        ValueError: if both ``train_data`` and ``stft`` are given, or neither, or ``stft`` of a model without
+            a `UNet`.
     """
     if (train_data is None) == (stft is None):
         raise ValueError(
@@ -154,6 +157,9 @@ def save(
         )
     metadata = {}
     if stft is not None:
-        metadata = described(next(layer for layer in model.layers.values() if isinstance(layer, UNet)), stft)
+        networks = [layer for layer in model.layers.values() if isinstance(layer, UNet)]
+        if not networks:
+            raise ValueError("there is no UNet in the model: give train_data, which has its own transform")
+        metadata = described(networks[0], stft)
     train_data, val_data = (getattr(data, "dataset", data) for data in (train_data, val_data))
     return model.save(os.fspath(path), metadata, train_data, val_data, trainer)

@@ -116,7 +116,7 @@ def _train(
         settings.batch_size,
         sampler=sampler,
         num_workers=workers,
-        collate_fn=_collate,
+        collate_fn=collate,
     )
     val_loader = DataLoader(val_data, batch_size=1, num_workers=workers)
     trainer, validator = nussl.ml.train.create_train_and_validation_engines(
@@ -224,7 +224,7 @@ class _Run:
         since_best = len(losses) - 1 - int(np.argmin(losses))
         return (
             len(losses) >= settings.epochs
-            or (settings.patience is not None and since_best > settings.patience)
+            or (settings.patience is not None and since_best >= settings.patience)
             or (settings.minutes is not None and time.monotonic() - self.started > 60 * settings.minutes)
         )
 
@@ -245,8 +245,8 @@ def _description(settings: TrainSettings, model: Any, train_data: Any) -> dict[s
     }
 
 
-def _collate(items: Any) -> Any:
-    """A batch from its items; a dataset such as `Remix` returns all of it at once."""
+def collate(items: Any) -> Any:
+    """A batch from its items, for a loader; a dataset such as `Remix` returns all of it at once."""
     return items if isinstance(items, dict) else default_collate(items)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from svs_unet_plugin.files import check_sources
 from svs_unet_plugin.nussl import compat
 from svs_unet_plugin.stft import STFT
 
@@ -35,6 +36,7 @@ class SelectSources:
     """
 
     def __init__(self, names: Sequence[str]) -> None:
+        check_sources(names)
         self.names = sorted(names)
 
     def __call__(self, data: Data) -> Data:

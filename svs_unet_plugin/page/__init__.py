@@ -197,7 +197,8 @@ def build(songs: Songs, separate: Separate, choices: Choices, title: str, about:
         message = gr.HTML(elem_id="message", apply_default_css=False)
         mixer = gr.HTML(elem_id="mixer", min_height=120, apply_default_css=False)
 
-        which = "(song, ...others) => [window.svsSong?.id ?? song, ...others]"
+        which = "(song, ...others) => [window.svsAtWork = window.svsSong?.id ?? song, ...others]"
+        at_work = "(song) => [window.svsAtWork ?? song]"  # another one may have been given since
         buttons = [start, end]
         quick: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         begin = start.click(busy, outputs=[*buttons, message], **quick)
@@ -212,7 +213,7 @@ def build(songs: Songs, separate: Separate, choices: Choices, title: str, about:
         )
         work.success(ready, outputs=buttons, **quick)
         work.failure(ready, outputs=buttons, **quick)
-        end.click(stop, song_id, message, js=which, **quick)
+        end.click(stop, song_id, message, js=at_work, **quick)
     page.queue(max_size=WAITING)
     return page
 

@@ -92,12 +92,17 @@
       this.state.className = `svs-state ${kind}`;
     }
 
+    hush() {
+      this.heard.pause();
+      this.heard.hidden = true;
+    }
+
     send(file, name) {
       this.request?.abort();
       window.svsSong = null;
       this.file.value = "";
       if (this.heard.src) URL.revokeObjectURL(this.heard.src);
-      this.heard.hidden = true;
+      this.hush();
       if (file.size > this.given.megabytes * 1e6) {
         return this.say(`${name} is larger than ${this.given.megabytes} MB, the most that is taken here.`, "bad");
       }
@@ -151,7 +156,7 @@
       } catch {
         return this.say("There is no microphone that this page may use.", "bad");
       }
-      this.heard.hidden = true;
+      this.hush();
       window.svsSong = null;
       const parts = [];
       const recording = (this.recording = new MediaRecorder(stream));
@@ -348,6 +353,19 @@
 
     disconnectedCallback() {
       this.player.close();
+    }
+
+    static observedAttributes = ["data-given"];
+
+    /** Gradio keeps the element for the next song: it only takes its children away and gives it new data. */
+    attributeChangedCallback(name, before) {
+      if (before === null || !this.given) return;
+      this.player.close();
+      this.given = null;
+      queueMicrotask(() => {
+        this.replaceChildren();
+        this.connectedCallback();
+      });
     }
 
     get off() {

@@ -6,16 +6,18 @@ Nothing here tells where a file lies: an address has a random name, and a senten
 from __future__ import annotations
 
 import logging
+import os
 import re
 import secrets
 import shutil
 import tempfile
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import joblib
@@ -50,6 +52,9 @@ PIECE_SECONDS = 10.0
 
 GAIN_DB = (-60.0, 6.0)
 """The volumes of a mix; at the lower one a stem is silent."""
+
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn the text around them from left to right, or back."""
 
 _FORMATS = {
     "wav": "WAV, 32-bit float",
@@ -300,8 +305,8 @@ class Songs:
 
     def _new(self, name: str) -> Song:
         self._sweep()
-        name = PureWindowsPath(name).name  # splits at / and \, as old browsers sent paths
-        name = "".join(c for c in name if c.isprintable())[:100]
+        stem, extension = os.path.splitext(re.split(r"[/\\]", name)[-1])  # old browsers sent paths
+        name = _visible(stem)[:100] + _visible(extension)[:10]
         folder = Path(tempfile.mkdtemp(dir=self._folder.name))
         return Song(secrets.token_urlsafe(12), name or "song", folder)
 
@@ -540,3 +545,9 @@ def _write_mix(song: Song, gains: Mapping[str, float], path: Path) -> None:
                 block = file.read(audio.BLOCK_SAMPLES, dtype="float32", always_2d=True)
                 mix = mix + np.float32(gain) * block.T
             write(mix)
+
+
+def _visible(name: str) -> str:
+    """A name without what moves the cursor or turns the text around; any space is a plain one."""
+    kept = (c for c in name if unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") and c not in _TURNING)
+    return "".join(" " if unicodedata.category(c) == "Zs" else c for c in kept)

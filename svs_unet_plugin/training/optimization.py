@@ -18,7 +18,10 @@ def make_scheduler(optimizer: torch.optim.Optimizer, settings: TrainSettings) ->
     if settings.schedule == "one-cycle":
         total = settings.epochs * settings.epoch_steps
         return torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=total + 1)
-    return torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=settings.plateau_epochs)
+    # torch tolerates `patience` such epochs, and by default a loss below 0 that rises a little.
+    return torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimizer, factor=0.5, patience=settings.plateau_epochs - 1, threshold=0.0
+    )
 
 
 def uses_bfloat16(settings: TrainSettings, device: str) -> bool:
