@@ -143,7 +143,7 @@ def draw(frame: pd.DataFrame, out: Path) -> None:
     frame = frame.assign(label=[f"{n} view{'s' * (n > 1)}" for n in frame.views])
     base = alt.Chart(frame).encode(
         x=alt.X("seconds", title="seconds of one core for a minute of stereo").scale(
-            type="log", domain=[0.3, 3]
+            type="log", domain=[0.3, 5]
         ),
         y=alt.Y("mean", title="SDR of the vocals, dB, mean of three songs").scale(zero=False),
         color=alt.Color("weights", title="weights"),
