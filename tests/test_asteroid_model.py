@@ -4,6 +4,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -232,6 +233,10 @@ def test_the_scale_is_kept(model: Any, path: Path, song: np.ndarray, tmp_path: P
         separate_preserving_scale(model, mixture.expand(2, -1))
     doubles = separate_preserving_scale(model, mixture.double().numpy())
     np.testing.assert_allclose(doubles, out.numpy(), atol=1e-6)
+    alike = SimpleNamespace(
+        forward_wav=model.forward_wav, in_channels=1, sample_rate=8192
+    )  # no module of torch
+    assert torch.equal(separate_preserving_scale(alike, mixture), out)
     stereo = SVSUNet(channels=2, in_channels=2).eval()
     pair = noise(2, 8000)
     assert torch.equal(separate_preserving_scale(stereo, pair), separate_preserving_scale(stereo, pair[None]))

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from svs_unet_plugin import audio
 from svs_unet_plugin.asteroid import compat
@@ -46,9 +46,9 @@ def separate_preserving_scale(model: Any, wav: Audio, **kwargs: Any) -> Audio:
         raise ValueError(f"the model takes {model.in_channels} channel(s), the audio has {channels}")
     if model.in_channels == 2 and mixture.ndim == 2:
         mixture = mixture[None]
-    parameter = next(model.parameters(), mixture)
+    like = next(model.parameters(), mixture) if isinstance(model, nn.Module) else mixture
     with torch.no_grad():
-        given = mixture.to(parameter.device, parameter.dtype)
+        given = mixture.to(like.device, like.dtype)
         estimates = getattr(model, "forward_wav", model)(given, **kwargs).to(mixture.device)
     return estimates.numpy() if isinstance(wav, np.ndarray) else estimates
 

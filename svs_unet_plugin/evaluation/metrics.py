@@ -109,9 +109,8 @@ def museval_scores(
     store.scores["targets"] = [found for found in store.scores["targets"] if found["name"] not in unscored]
     windows = max(references[wanted[0]].shape[1] // sample_rate, 1)
     for name in wanted:
-        if name not in unscored:
-            continue
-        store.add_target(name, dict.fromkeys(("SDR", "SIR", "ISR", "SAR"), [np.nan] * windows))
+        if name in unscored:
+            store.add_target(name, dict.fromkeys(("SDR", "SIR", "ISR", "SAR"), [np.nan] * windows))
     store.validate()
     return store
 
