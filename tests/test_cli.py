@@ -199,6 +199,7 @@ def test_completion() -> None:
         ("svs-unet sep", ["separate"]),
         ("svs-unet separate --w", ["--weights"]),
         ("svs-unet separate -w s", ["small"]),
+        ("svs-unet info s", ["small"]),
         ("svs-unet separate --format o", ["ogg", "opus"]),
     ]:
         number = str(len(words.split()) - 1)
