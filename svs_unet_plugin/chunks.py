@@ -235,6 +235,8 @@ class Estimates:
         gain = self.gain.at(begin, begin + chunk.samples.shape[-1], stft.sample_rate)
         begin -= chunk.start * stft.hop_length
         used = slice(0, last + around + 1)  # no sample of the chunk has a part of the frames behind it
-        rest = stft.synthesise((masks * chunk.spectrum)[..., used])
+        # Bin beside bin in memory, as the inverse FFT takes them.
+        masked = masks[..., used].swapaxes(-1, -2) * chunk.spectrum[..., used].swapaxes(-1, -2)
+        rest = stft.synthesise(masked.swapaxes(-1, -2))
         rest = rest[..., begin : begin + chunk.samples.shape[-1]]
         return rest - gain.reshape(rest.shape) * chunk.samples

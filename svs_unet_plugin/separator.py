@@ -87,7 +87,7 @@ class Separator:
         stft: STFT | None = None,
         mask_threshold: float | None = None,
         views: int = 1,
-        chunk_frames: int = 1024,
+        chunk_frames: int = 2048,
         engine: str | None = None,
     ) -> None:
         if engine is not None:

@@ -139,8 +139,9 @@ class STFT:
         inside = audio[..., max(start, 0) : end]
         padded[..., max(-start, 0) : max(-start, 0) + inside.shape[-1]] = inside
         frames = np.lib.stride_tricks.sliding_window_view(padded, self.window_length, axis=-1)
-        window = self.window().astype(audio.dtype)
-        return np.fft.rfft(frames[..., :: self.hop_length, :] * window).swapaxes(-1, -2)
+        # By its default norm, NumPy (2.4) computes in double precision, in three times the time.
+        window = (self.window() * self.window_length).astype(audio.dtype)
+        return np.fft.rfft(frames[..., :: self.hop_length, :] * window, norm="forward").swapaxes(-1, -2)
 
     def synthesise(self, spectrum: np.ndarray) -> np.ndarray:
         """The signal from the centre of the first frame to the centre of the last.
@@ -210,4 +211,4 @@ def stereo_magnitudes(spectrum: Any) -> Any:
         stack = np.stack
     else:
         from torch import stack  # type: ignore[assignment]
-    return abs(stack([left, right, (left + right) / 2, (left - right) / 2], -3))
+    return stack([abs(left), abs(right), abs(left + right) / 2, abs(left - right) / 2], -3)

@@ -275,5 +275,5 @@ def _mirrored(x: Tensor, more: int) -> Tensor:
     """A sequence along the last axis that goes back from its end, and forth again, for so many steps more."""
     length = x.shape[-1]
     # A single step has the period 1, here without a condition, which a trace would not keep.
-    index = torch.arange(length + more, device=x.device) % (2 * length - 2 + 1 // length)
-    return x.index_select(-1, torch.minimum(index, 2 * length - 2 - index))
+    index = torch.arange(length, length + more, device=x.device) % (2 * length - 2 + 1 // length)
+    return torch.cat([x, x.index_select(-1, torch.minimum(index, 2 * length - 2 - index))], dim=-1)
