@@ -89,8 +89,7 @@ class Masker:
         """``(items, inputs, bins, frames)``: what the network sees at once."""
         channels = self.engine.network.in_channels
         items = spectrum[None] if channels == len(spectrum) == 2 else spectrum[:, None]
-        seen: np.ndarray = network_magnitudes(items, channels) / np.float32(divisor)
-        return seen
+        return np.divide(network_magnitudes(items, channels), np.float32(divisor), order="C")
 
 
 @dataclass(frozen=True)
