@@ -10,7 +10,7 @@ import mmap
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -34,6 +34,9 @@ EXTENSIONS = frozenset(
     .snd .spx .tak .ts .tta .vob .w64 .wav .wave .webm .wma .wmv .wv""".split()
 )
 """What is taken for a song in a folder; a file that is named is tried, whatever it is called."""
+
+REPLAYED_BYTES = 1 << 27
+"""Of audio that is needed twice and decoded once: six minutes of stereo at 44.1 kHz."""
 
 _THREAD_SAMPLES = 1 << 14  # of a block that is worth a thread for each channel
 
@@ -399,6 +402,31 @@ def resample(signals: np.ndarray, old: int, new: int) -> np.ndarray:
     flat = signals.reshape(-1, signals.shape[-1])
     blocks = list(resample_blocks([flat], len(flat), old, new))
     return np.concatenate(blocks, axis=1).reshape(*signals.shape[:-1], -1)
+
+
+def replayed(
+    blocks: Callable[[], Iterable[np.ndarray]], most_bytes: int = REPLAYED_BYTES
+) -> Callable[[], Iterator[np.ndarray]]:
+    """What gives blocks as often as it is called: from memory after the first time, if all of them fit."""
+    held: list[np.ndarray] | None = None
+
+    def give() -> Iterator[np.ndarray]:
+        nonlocal held
+        if held is not None:
+            yield from held
+            return
+        kept, size = [], 0
+        for block in blocks():
+            size += block.nbytes
+            if size <= most_bytes:
+                kept.append(block)
+            else:
+                kept.clear()
+            yield block
+        if size <= most_bytes:
+            held = kept
+
+    return give
 
 
 def resample_blocks(blocks: Iterable[np.ndarray], channels: int, old: int, new: int) -> Iterator[np.ndarray]:

@@ -240,7 +240,8 @@ class Separator:
         state = fingerprint([file.path])
         meter = Meter(file.sample_rate, file.length, progress, cancel)
         # All of the file is read before anything is written, and so found to be sound.
-        song = self._listen(file.blocks, file.channels, file.sample_rate, meter)
+        blocks = audio_io.replayed(file.blocks)
+        song = self._listen(blocks, file.channels, file.sample_rate, meter)
         wanted = [self.sources.index(name) for name in paths]
         folders = {folder for path in paths.values() for folder in (path.parent, *path.parent.parents)}
         made = sorted((folder for folder in folders if not folder.exists()), reverse=True)  # inner ones first

@@ -2,6 +2,7 @@ import os
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from http.server import HTTPServer
 from pathlib import Path
 
@@ -530,3 +531,23 @@ def test_junk_named_mp3_is_refused_in_one_sentence(tmp_path: Path, capfd: pytest
     with pytest.raises(ValueError, match=r"a\.mp3 is not audio that can be read: [\w ]+$"):
         audio.read(tmp_path / "a.mp3")
     assert capfd.readouterr().err == ""
+
+
+def test_blocks_are_decoded_once_if_all_of_them_fit() -> None:
+    audio_blocks = [np.full((2, 100), value, np.float32) for value in range(3)]
+    decoded = []
+
+    def decode() -> Iterator[np.ndarray]:
+        for block in audio_blocks:
+            decoded.append(block)
+            yield block
+
+    sizes = {2400: [3, 0, 0], 2399: [3, 3, 3]}
+    for most_bytes, expected in sizes.items():
+        blocks = audio.replayed(decode, most_bytes)
+        next(blocks())  # a pass that is not finished holds nothing
+        for number in expected:
+            decoded.clear()
+            for given, block in zip(blocks(), audio_blocks, strict=True):
+                assert given is block
+            assert len(decoded) == number
