@@ -28,6 +28,7 @@ import joblib
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
+import pyarrow.json
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 from tqdm import tqdm
@@ -78,12 +79,14 @@ class Summary:
     Args:
         done, failed: songs of this run.
         before: songs that an earlier run has listed, done or failed, and that were skipped.
+        failed_before: those of them that failed.
         results: the folder of the table.
     """
 
     done: int
     failed: int
     before: int
+    failed_before: int
     results: str
 
 
@@ -260,11 +263,14 @@ def read_manifest(
         raise FileNotFoundError(f"no such manifest: {manifest}")
     if suffix in _FORMATS:
         try:
-            table = pyarrow.dataset.dataset(at, filesystem=system, format=_FORMATS[suffix])
-            if "path" not in table.schema.names:
-                names = ", ".join(n if n.isprintable() else repr(n) for n in table.schema.names[:20])
-                raise ValueError(f"{manifest} needs a column path, the songs' paths; it has {names}")
-            paths = table.to_table(columns=["path"])["path"].cast(pa.large_string())
+            if _FORMATS[suffix] == "json":
+                paths = _json_paths(system, at)
+            else:
+                table = pyarrow.dataset.dataset(at, filesystem=system, format=_FORMATS[suffix])
+                if "path" not in table.schema.names:
+                    names = ", ".join(n if n.isprintable() else repr(n) for n in table.schema.names[:20])
+                    raise ValueError(f"{manifest} needs a column path, the songs' paths; it has {names}")
+                paths = table.to_table(columns=["path"])["path"].cast(pa.large_string())
             paths.validate(full=True)  # that all is UTF-8
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = next(iter(str(error).splitlines()), "it is damaged")
@@ -297,6 +303,15 @@ def read_manifest(
     return paths, base if "://" in base else os.path.abspath(base)
 
 
+def _json_paths(system: Any, at: str) -> pa.ChunkedArray:
+    """The column ``path`` of JSON lines, whose others may change their kind from row to row."""
+    options = pyarrow.json.ParseOptions(
+        explicit_schema=pa.schema([("path", pa.large_string())]), unexpected_field_behavior="ignore"
+    )
+    with system.open(at, "rb") as file:
+        return pyarrow.json.read_json(file, parse_options=options)["path"]
+
+
 class _Results:
     """The table of results, a folder of Parquet files that are written as songs are done.
 
@@ -311,11 +326,12 @@ class _Results:
         found = self.system.find(self.folder, maxdepth=1)  # a pattern would be one in the folder's name, too
         self.parts = sorted(path for path in found if re.fullmatch(r"\d+\.parquet", path.rpartition("/")[2]))
 
-    def listed(self) -> pa.ChunkedArray:
-        """The paths that have a row."""
+    def listed(self) -> pa.Table:
+        """The path and the status of each row."""
         if not self.parts:
-            return pa.chunked_array([], pa.large_string())
-        return pq.read_table(self.parts, columns=["path"], filesystem=self.system, schema=SCHEMA)["path"]
+            return SCHEMA.empty_table()
+        columns = ["path", "status"]
+        return pq.read_table(self.parts, columns=columns, filesystem=self.system, schema=SCHEMA)
 
     def forget_failed(self, paths: pa.ChunkedArray) -> None:
         """Take the rows of those of some songs that failed out, a file at a time."""
@@ -409,8 +425,11 @@ def separate_catalogue(
         results = _Results(f"{url}/catalogue/results")
         if retry_failed:
             results.forget_failed(paths)
-        pending = paths.filter(pc.invert(pc.is_in(paths, value_set=results.listed())))
-        summary = Summary(0, 0, len(paths) - len(pending), results.folder)
+        listed = results.listed()
+        pending = paths.filter(pc.invert(pc.is_in(paths, value_set=listed["path"])))
+        of_these = listed["status"].filter(pc.is_in(listed["path"], value_set=paths))
+        failed = pc.sum(pc.equal(of_these, "failed")).as_py() or 0
+        summary = Summary(0, 0, len(paths) - len(pending), failed, results.folder)
         if not len(pending):
             return summary
         with _connected(address):

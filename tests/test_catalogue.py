@@ -112,7 +112,8 @@ def test_what_kills_its_worker_is_a_row_and_nothing_else_is_lost(
 
     # A new run does what is missing, and what failed only if it is asked to.
     make_song(music / "missing.wav")
-    assert separate_catalogue(music / "songs.parquet", out, **options).before == len(paths)
+    summary = separate_catalogue(music / "songs.parquet", out, **options)
+    assert (summary.before, summary.failed_before) == (len(paths), 3)
     options |= {"worker": Worker, "retry_failed": True}
     summary = separate_catalogue(music / "songs.parquet", out, **options)
     assert (summary.done, summary.failed, summary.before) == (2, 1, 5)
@@ -142,12 +143,19 @@ def test_songs_of_one_name_in_other_folders(cluster: None, tmp_path: Path, check
         separate_catalogue(tmp_path / "b", tmp_path / "out", **options)
 
 
-def test_only_what_is_listed_is_tried_again(cluster: None, tmp_path: Path, checkpoint_path: Path) -> None:
+def test_only_what_is_listed_is_tried_again(
+    cluster: None, tmp_path: Path, checkpoint_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     make_song(tmp_path / "01.wav")
     for name in ("gone.wav", "01.wav"):
         (tmp_path / f"{name}.csv").write_text(f"path\n{name}\n")
     options: Any = {"weights": checkpoint_path, "workers": 1}
     assert separate_catalogue(tmp_path / "gone.wav.csv", tmp_path / "out", **options).failed == 1
+    command = ["separate", "--on", "ray", "--manifest", str(tmp_path / "gone.wav.csv")]
+    # Nothing is left to do, and nothing was done.
+    assert main([*command, "--out", str(tmp_path / "out"), "--weights", str(checkpoint_path)]) == 2
+    said = "1 songs: 0 done, 0 failed, 1 listed before, of which 1 failed: --retry-failed"
+    assert said in capsys.readouterr().err
     assert (
         separate_catalogue(tmp_path / "01.wav.csv", tmp_path / "out", retry_failed=True, **options).done == 1
     )
@@ -254,6 +262,8 @@ def test_manifests(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     paths, base = read_manifest(tmp_path / "x", tmp_path / "x" / "out")
     assert paths.to_pylist() == ["B.MP3"] and base == str(tmp_path / "x")
+    (tmp_path / "songs.jsonl").write_text('{"path": "a.wav", "year": 1}\n{"year": "?", "path": "b.wav"}\n')
+    assert read_manifest(tmp_path / "songs.jsonl")[0].to_pylist() == ["a.wav", "b.wav"]
 
 
 @pytest.mark.parametrize(
@@ -271,6 +281,7 @@ def test_manifests(tmp_path: Path) -> None:
         ("songs.csv", "\udcff,path\na,b\n", "songs.csv can't be read as csv: "),
         ("songs.jsonl", '{"path": "a/\udcff.wav"}\n{"path": "b"}\n', "songs.jsonl can't be read as json: "),
         ("songs.jsonl", '{"path": {"a": 1}}', "songs.jsonl can't be read as json: "),
+        ("songs.jsonl", '{"file": "a"}\n{"path": "b"}', "has 1 rows without a path"),
     ],
 )
 def test_wrong_manifests(tmp_path: Path, name: str, content: str | None, said: str) -> None:

@@ -142,7 +142,7 @@ def test_a_musician_uses_the_page(
     assert (background == "rgb(255, 255, 255)") is (scheme == "light")
 
     tab.get_by_role("button", name="Separate").click()
-    expect(tab.get_by_role("alert")).to_have_text("Choose or record a song first.")
+    expect(tab.get_by_role("alert")).to_have_text("Choose or record a song first, and wait until it is here.")
     tab.set_input_files("input[type=file]", song_path)
     expect(tab.get_by_role("status").first).to_have_text(f"{audio.track_name(song_path)}, 0:06")
     tab.get_by_label("Weights").click()
@@ -184,6 +184,10 @@ def test_a_musician_uses_the_page(
     assert volume.get_attribute("aria-valuetext") == "off"
     tab.wait_for_function("window.level() < 1e-6")
     tab.get_by_role("button", name="Pause").click()  # it still plays, in silence
+    place = tab.get_by_label("Position")
+    place.press("Home")
+    place.press("ArrowRight")
+    expect(tab.locator(".svs-time")).to_have_text("0:05 / 0:06")
     rested = tab.locator(".svs-time").inner_text()
     expect(play).to_be_visible()
     tab.get_by_role("button", name="Karaoke").click()
@@ -305,6 +309,32 @@ def test_one_song_after_another(browser: Any, server: Server, tmp_path: Path) ->
     tab.get_by_role("button", name="Stop").click()
     expect(tab.get_by_role("alert")).to_have_text("Stopped.", timeout=30_000)
     tab.close()
+
+
+def test_a_page_that_is_left_stops_its_song(browser: Any, server: Server, tmp_path: Path) -> None:
+    from playwright.sync_api import expect
+
+    tab = browser.new_page()
+    tab.goto(server.address)
+    long = np.random.default_rng(0).uniform(-0.5, 0.5, (35 * 12_000, 8))
+    soundfile.write(tmp_path / "long.flac", long, 12_000)
+    tab.set_input_files("input[type=file]", tmp_path / "long.flac")
+    expect(tab.get_by_role("status").first).to_have_text("long, 0:35")
+    tab.get_by_label("3", exact=True).check()
+    tab.get_by_role("button", name="Separate").click()
+    (folder,) = (f for f in server.songs() if soundfile.info(f / "mixture.wav").samplerate == 12_000)
+    written = lambda: [path.name for path in folder.iterdir()]  # noqa: E731
+    wait_until(lambda: len(written()) > 1)
+    tab.goto("about:blank")
+    wait_until(lambda: written() == ["mixture.wav"])
+    tab.close()
+
+
+def wait_until(moment: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not moment():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize(

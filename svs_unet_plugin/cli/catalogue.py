@@ -63,8 +63,12 @@ def separate(context: click.Context, encoding: Callable[[], Encoding]) -> int:
             retry_failed=options["retry_failed"],
             progress=not options["quiet"],
         )
+    failed = summary.failed + summary.failed_before
+    done = summary.done + summary.before - summary.failed_before
     if not options["quiet"]:
         said = f"{summary.done} done, {summary.failed} failed, {summary.before} listed before"
-        print(f"{summary.done + summary.failed + summary.before} songs: {said}", file=sys.stderr)
+        if summary.failed_before:
+            said += f", of which {summary.failed_before} failed: --retry-failed"
+        print(f"{done + failed} songs: {said}", file=sys.stderr)
         print(summary.results)
-    return 0 if not summary.failed else 1 if summary.done else 2
+    return 0 if not failed else 1 if done else 2

@@ -124,7 +124,12 @@ def _split(
 @click.option(
     "--on", type=click.Choice(("ray",)), help="Separate a catalogue on Ray, on all CPUs or a cluster."
 )
-@click.option("--manifest", metavar="TABLE", help="With --on ray: its songs, a table or folder, path or URL.")
+@click.option(
+    "--manifest",
+    type=click.Path(),
+    metavar="TABLE",
+    help="With --on ray: its songs, a table or folder, path or URL.",
+)
 @click.option("--address", help="With --on ray: a cluster, such as auto; by default this machine alone.")
 @click.option("--retry-failed", is_flag=True, help="With --on ray: songs that failed before, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each song.")

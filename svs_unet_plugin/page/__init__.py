@@ -124,7 +124,7 @@ def build(songs: Songs, separate: Separate, choices: Choices, title: str, about:
         progress: Any = gr.Progress(),  # noqa: B008, which is how gradio finds out that it is wanted
     ) -> tuple[Any, Any]:
         if not song_id:
-            return _said("Choose or record a song first."), gr.skip()
+            return _said("Choose or record a song first, and wait until it is here."), gr.skip()
         try:
             song = songs.get(song_id)
         except Refused as error:

@@ -60,7 +60,7 @@ class Guard:
         elif reason := self._reason(scope):
             await _refuse(403, reason, scope, receive, send)
         elif not self._is_open(scope["path"].removeprefix(scope.get("root_path", ""))):
-            sentence = "This page takes and hands out files in another way."
+            sentence = "Nothing is here. If the program was started anew, reload the page."
             await _refuse(404, sentence, scope, receive, send)
         else:
             await self._answer(scope, receive, send)

@@ -6,6 +6,7 @@
   const PIECE = 4; // seconds of a stem that are fetched and scheduled at a time
   const AHEAD = 8; // seconds that are scheduled before they are heard
   const KARAOKE = -20; // dB of the vocals
+  const KEY_STEP = 5; // seconds by which an arrow key moves
 
   const icons = {
     play: "M8 5v14l11-7z",
@@ -72,6 +73,8 @@
       this.drop.append(ways);
       const limits = `Music or video in any common format, up to ${minutes} minutes and ${megabytes} MB`;
       this.drop.append(make("p", { className: "svs-note", textContent: limits }));
+      // Nobody sees a song again that a page had which was left.
+      window.addEventListener("pagehide", () => window.svsAtWork && navigator.sendBeacon(`${this.given.address}/${window.svsAtWork}/stop`));
       this.append(this.drop, make("div", { className: "svs-given" }, this.state, this.bar, this.abort, this.heard));
       if (!sources.includes("upload")) return;
       this.ondragover = (event) => {
@@ -82,8 +85,10 @@
       this.ondrop = (event) => {
         event.preventDefault();
         this.drop.classList.remove("over");
-        const file = event.dataTransfer.files[0];
-        if (file) this.send(file, file.name);
+        const [file] = event.dataTransfer.files;
+        const folder = event.dataTransfer.items[0]?.webkitGetAsEntry()?.isDirectory;
+        if (folder) this.say(`${file.name} is a folder: drop a song.`, "bad");
+        else if (file) this.send(file, file.name);
       };
     }
 
@@ -380,6 +385,12 @@
       this.place = make("input", { type: "range", min: 0, max: seconds, step: 0.01, value: 0, className: "svs-place" });
       this.place.setAttribute("aria-label", "Position");
       this.place.oninput = () => this.player.seek(Number(this.place.value));
+      this.place.onkeydown = (event) => {
+        const step = { ArrowLeft: -KEY_STEP, ArrowDown: -KEY_STEP, ArrowRight: KEY_STEP, ArrowUp: KEY_STEP }[event.key];
+        if (!step) return;
+        event.preventDefault(); // of a hundredth of a second
+        this.player.seek(this.player.position + step);
+      };
       this.said = make("p", { className: "svs-state bad", role: "status", hidden: true });
       const mixes = make("div", { className: "svs-mixes", role: "group" });
       mixes.setAttribute("aria-label", "Mixes");

@@ -298,6 +298,7 @@ class Songs:
         song = f"/{self.address}/{{song}}"
         return [
             Route(f"/{self.address}", self._upload, methods=["POST"]),
+            Route(f"{song}/stop", self._stop, methods=["POST"]),
             Route(f"{song}/pieces/{{stem}}", self._piece),
             Route(f"{song}/pictures/{{stem}}.webp", self._picture),
             Route(f"{song}/files/{{stem}}.{{extension}}", self._file),
@@ -408,6 +409,13 @@ class Songs:
             self._arriving -= size
             if not kept:
                 _remove(song.folder)
+
+    def _stop(self, request: Request) -> Response:
+        """End a separation whose page was left."""
+        from starlette.responses import Response
+
+        self.stop(request.path_params["song"])
+        return Response(status_code=204)
 
     def _piece(self, request: Request) -> Response:
         """Samples ``start`` to ``start + count``: 32-bit float, little-endian, channels interleaved."""
