@@ -17,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from svs_unet_plugin import STFT, Separator, UNet
 from svs_unet_plugin.engines import installed
+from svs_unet_plugin.threads import limited_threads
 
-FRAMES = 1024
+FRAMES = 2048
 """That the network is given when it is timed by itself: as many as `Separator` takes at a time."""
 
 BATCHES = (1, 2, 4, 8)
@@ -72,17 +73,14 @@ def _changed(setting: Setting) -> dict[str, Separate]:
     }
     if setting.device.type == "cpu" and setting.by_the_wall:
         for threads in sorted({1, os.cpu_count() or 1} - {setting.threads}):
-            found[f"{threads} thread(s)"] = _by_threads(made(), threads, setting.threads)
+            found[f"{threads} thread(s)"] = _by_threads(made(), threads)
     return found
 
 
-def _by_threads(separate: Separate, threads: int, otherwise: int) -> Separate:
+def _by_threads(separate: Separate, threads: int) -> Separate:
     def separated(audio: Tensor) -> object:
-        torch.set_num_threads(threads)
-        try:
+        with limited_threads(threads):
             return separate(audio)
-        finally:
-            torch.set_num_threads(otherwise)
 
     return separated
 

@@ -29,6 +29,7 @@ from svs_unet_plugin import Separator
 from svs_unet_plugin.checkpoint import read
 from svs_unet_plugin.corpora.musdb import Track, find_tracks
 from svs_unet_plugin.evaluation.metrics import sdr
+from svs_unet_plugin.evaluation.runner import read_song
 from svs_unet_plugin.export import export
 from svs_unet_plugin.files import atomic_write
 from svs_unet_plugin.threads import set_threads
@@ -131,12 +132,9 @@ def seconds(separator: Separator) -> float:
 
 
 def score(separator: Separator, track: Track) -> float:
-    stems, rate = track.read()
-    rest = sum(stems[name] for name in ("drums", "bass", "other"))
-    mixture = stems.get("mixture", stems["vocals"] + rest).astype(np.float32)
-    estimates = separator.separate(mixture, rate)
-    references = np.stack([stems["vocals"], rest])
-    return float(sdr(references, np.stack([estimates["vocals"], estimates["accompaniment"]]))[0])
+    song = read_song(track)
+    vocals = separator.separate(song.mixture, song.sample_rate)["vocals"]
+    return float(sdr(song.sources["vocals"][None], vocals[None])[0])
 
 
 def draw(frame: pd.DataFrame, out: Path) -> None:

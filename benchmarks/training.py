@@ -108,7 +108,7 @@ def _drawn(
 
 def _batches(data: Any, count: int, clock: Callable[[], float]) -> Seconds:
     """As a training loop takes them, after one that does not count."""
-    loader = DataLoader(data, BATCH, shuffle=True, drop_last=True, collate_fn=_collate)
+    loader = DataLoader(data, BATCH, shuffle=True, drop_last=True, collate_fn=svs.collate)
     taken: Seconds = []
     while len(taken) <= count:
         start = clock()
@@ -118,10 +118,6 @@ def _batches(data: Any, count: int, clock: Callable[[], float]) -> Seconds:
             if len(taken) > count:
                 break
     return taken[1:]
-
-
-def _collate(items: Any) -> Any:
-    return items if isinstance(items, dict) else torch.utils.data.default_collate(items)
 
 
 def _network_alone(data: svs.Remix, setting: Setting, settings: svs.TrainSettings) -> Seconds:

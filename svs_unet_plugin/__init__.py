@@ -1,4 +1,4 @@
-"""Singing-voice separation with the U-Net of Jansson et al. (ISMIR 2017), for nussl and on its own.
+"""Singing-voice separation with the U-Net of Jansson et al. (ISMIR 2017): for nussl, asteroid and on its own.
 
 What it offers is imported when it is asked for. Bundled weights and ONNX models take no torch.
 

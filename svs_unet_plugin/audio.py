@@ -172,7 +172,7 @@ class AudioFile:
 
         start = 0
         try:
-            with soundfile.SoundFile(libsndfile_name(self.path)) as file:
+            with soundfile.SoundFile(os.fsencode(self.path)) as file:
                 if self.first and file.seekable() and file.format != "OGG":  # not to the very sample there
                     start = file.seek(self.first)
                 order = _VORBIS_ORDER.get(self.channels) if file.subtype == "VORBIS" else None
@@ -261,7 +261,7 @@ def _open_with_libsndfile(path: Path) -> tuple[AudioFile, list[str]]:
     ):  # but no frame of one is in it; libsndfile's decoder would print what it thinks
         return _open_with_ffmpeg(path), []
     try:
-        info = soundfile.info(libsndfile_name(path), verbose=True)
+        info = soundfile.info(os.fsencode(path), verbose=True)
     except soundfile.LibsndfileError:
         return _open_with_ffmpeg(path), []
     file = AudioFile(path, info.samplerate, info.channels, "libsndfile", info.frames)
@@ -294,11 +294,6 @@ def _open_with_ffmpeg(path: Path) -> AudioFile:
     probe = ffmpeg.probe(path)
     first = probe.streams[0]
     return AudioFile(path, first.sample_rate, first.channels, "ffmpeg", None, probe.seconds)
-
-
-def libsndfile_name(path: Path) -> str | bytes:
-    """What libsndfile calls a file, whose name may be in any encoding but on Windows."""
-    return str(path) if os.name == "nt" else os.fsencode(path)
 
 
 def _look_at_ogg(path: Path) -> tuple[list[str], bool]:
@@ -397,11 +392,18 @@ def check_rate(sample_rate: float, name: str) -> int:
     return int(sample_rate)
 
 
-def resample(signals: np.ndarray, old: int, new: int) -> np.ndarray:
-    """Bring signals ``(..., samples)`` from one sample rate in Hz to another (soxr HQ)."""
+def resample(signals: np.ndarray, old: int, new: int, samples: int | None = None) -> np.ndarray:
+    """Bring signals ``(..., samples)`` from one sample rate in Hz to another (soxr HQ).
+
+    Args:
+        samples: what they are cut to, or continued to by zeros; None for what comes out.
+    """
     flat = signals.reshape(-1, signals.shape[-1])
     blocks = list(resample_blocks([flat], len(flat), old, new))
-    return np.concatenate(blocks, axis=1).reshape(*signals.shape[:-1], -1)
+    found = np.concatenate(blocks, axis=1).reshape(*signals.shape[:-1], -1)[..., :samples]
+    if samples is None:
+        return found
+    return np.pad(found, [(0, 0)] * (found.ndim - 1) + [(0, samples - found.shape[-1])])
 
 
 def replayed(

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import joblib
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset
@@ -36,9 +35,11 @@ from tqdm import tqdm
 from svs_unet_plugin import audio, files
 from svs_unet_plugin.encoding import Encoding
 from svs_unet_plugin.engines import Graph
+from svs_unet_plugin.errors import first_line, sentence
 from svs_unet_plugin.separator import Separator
 from svs_unet_plugin.threads import set_threads
 from svs_unet_plugin.weights import PRETRAINED, parts
+from svs_unet_plugin.workers import cpus
 
 ATTEMPTS = 2
 """How many workers may end at a song before it is given up."""
@@ -137,7 +138,7 @@ class Worker:
                 row["duration"], row["stems"] = self.separate(path)
                 row["status"] = "done"
             except Exception as error:
-                row["error"] = next(iter(str(error).splitlines()), "") or type(error).__name__
+                row["error"] = sentence(error)
         self.starts.end.remote(path)
         return {**row, "seconds": time.monotonic() - start}
 
@@ -174,7 +175,8 @@ class Worker:
                     song, local, stems=self.job.stems, encoding=self.job.encoding, progress=progress
                 )
             except Exception as error:
-                raise ValueError(str(error).replace(str(song), url)) from error
+                said = sentence(error).replace(files.printable(str(song)), files.printable(url))
+                raise ValueError(said) from error
             rows = []
             for name, file in written.items():
                 end = f"{folder}/{file.name}"
@@ -273,7 +275,7 @@ def read_manifest(
                 paths = table.to_table(columns=["path"])["path"].cast(pa.large_string())
             paths.validate(full=True)  # that all is UTF-8
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-            reason = next(iter(str(error).splitlines()), "it is damaged")
+            reason = first_line(error) or "it is damaged"
             raise ValueError(f"{manifest} can't be read as {_FORMATS[suffix]}: {reason}") from error
         base = manifest.rpartition("/")[0] or "."
     elif system.isdir(at):
@@ -508,7 +510,7 @@ def _connected(address: str | None) -> Iterator[None]:
             raise ValueError(f"there is no Ray cluster at {address}: start one with 'ray start'") from error
     for attempt in range(START_ATTEMPTS if address is None else 0):
         try:
-            ray.init("local", num_cpus=joblib.cpu_count(), include_dashboard=False, **quiet)
+            ray.init("local", num_cpus=cpus(), include_dashboard=False, **quiet)
             break
         except Exception as error:  # Ray raises no other where its processes are not up within 30 seconds
             ray.shutdown()

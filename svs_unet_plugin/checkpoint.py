@@ -70,15 +70,7 @@ def read(weights: str | os.PathLike[str] | None = None) -> Checkpoint:
     content = load_weights_only(path, _stand_ins(path))
     try:
         loaded = (_of_asteroid if "model_name" in content else _of_nussl)(content, path.stat().st_size)
-    except (
-        KeyError,
-        TypeError,
-        IndexError,
-        AttributeError,
-        StopIteration,
-        RuntimeError,
-        ValueError,
-    ) as error:
+    except (LookupError, TypeError, AttributeError, RuntimeError, ValueError) as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise ValueError(f"{path} is no checkpoint of a svs_unet_plugin network: {reason}") from error
     loaded.network.eval()
@@ -245,9 +237,8 @@ def _full_name(entry: Allowed) -> str:
 
 def numpy_globals() -> list[Allowed]:
     """What a checkpoint with numpy scalars in its history names; plain numbers, all of them."""
-    multiarray = getattr(np, "_core", None) or np.core
     return [
-        multiarray.multiarray.scalar,
+        np._core.multiarray.scalar,  # type: ignore[attr-defined]
         np.dtype,
         *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8", "bool")),
     ]

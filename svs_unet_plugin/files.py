@@ -15,7 +15,7 @@ import socket
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-@cache  # once a process: what it leaves itself is for the next one
+@lru_cache(maxsize=128)  # what this process leaves itself is for the next one
 def _remove_abandoned(folder: Path) -> None:
     """Remove what processes of this machine that are no more have left in a folder."""
     try:
@@ -179,11 +179,8 @@ def printable(text: str) -> str:
 
 def digest(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file, in hexadecimal."""
-    total = hashlib.sha256()
     with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            total.update(block)
-    return total.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fingerprint(paths: Iterable[str | os.PathLike[str]]) -> str:

@@ -7,6 +7,7 @@ An MP3 file states its length only in a first frame without sound, if an encoder
 from __future__ import annotations
 
 import mmap
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -170,6 +171,9 @@ def _piece(data: bytes, frame: _Frame) -> _Piece | None:
     return _Piece(stated or None, silence)
 
 
+_ZEROS = re.compile(rb"\0*")
+
+
 def _tag(data: mmap.mmap, position: int) -> int:
     """The bytes of a tag that begins here, or 0."""
     head = data[position : position + 32]
@@ -185,8 +189,6 @@ def _tag(data: mmap.mmap, position: int) -> int:
         ends = [data.find(end, position) for end in (b"LYRICS200", b"LYRICSEND")]
         return max(ends) + 9 - position if max(ends) > 0 else 0
     if head[:1] == b"\0":
-        zeros = position
-        while data[zeros : zeros + 1] == b"\0":
-            zeros += 1
-        return zeros - position
+        zeros = _ZEROS.match(data, position)
+        return zeros.end() - position if zeros else 0
     return 0

@@ -25,6 +25,12 @@ HUB_FILE = "pytorch_model.bin"
 """What a model's file is called on the Hugging Face Hub, for asteroid's ``from_pretrained`` too."""
 
 
+def bundled() -> list[str]:
+    """The names of the bundled weights, the default ones first."""
+    names = (path.stem for path in PRETRAINED.glob("*.pth"))
+    return sorted(names, key=lambda name: (name != DEFAULT_NAME, name))
+
+
 def find(weights: str | os.PathLike[str] | None = None, suffix: str = ".pth") -> Path:
     """The file of weights.
 
@@ -38,16 +44,15 @@ def find(weights: str | os.PathLike[str] | None = None, suffix: str = ".pth") ->
             its file is not in the cache.
         ModuleNotFoundError: if the weights are on a hub and huggingface_hub is not installed.
     """
-    bundled = {path.stem: path for path in sorted(PRETRAINED.glob("*.pth"))}
     name = DEFAULT_NAME if weights is None else os.fspath(weights)
     if weights is not None and Path(weights).is_file():
         return Path(weights)
-    if name in bundled:
-        return bundled[name].with_suffix(suffix)
+    if name in bundled():
+        return PRETRAINED / f"{name}{suffix}"
     if _HUB_ID.fullmatch(name):
         return _download(name)
     raise FileNotFoundError(
-        f"no checkpoint at {name}, and no bundled weights of that name ({', '.join(bundled)}); "
+        f"no checkpoint at {name}, and no bundled weights of that name ({', '.join(bundled())}); "
         "a model on the Hugging Face Hub is owner/name@revision"
     )
 

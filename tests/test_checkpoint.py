@@ -111,7 +111,7 @@ def test_bundled_weights_by_name(
     for name in (None, "vocals", "small"):
         assert weights_module.find(name) == tmp_path / f"{name or 'vocals'}.pth"
         assert checkpoint.read(name).stft == STFT()
-    with pytest.raises(FileNotFoundError, match=r"no bundled weights of that name \(small, vocals\)"):
+    with pytest.raises(FileNotFoundError, match=r"no bundled weights of that name \(vocals, small\)"):
         checkpoint.read("large")
 
 

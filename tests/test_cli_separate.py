@@ -1,6 +1,7 @@
 """``svs-unet separate``, run as a user runs it."""
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -624,3 +625,18 @@ def test_stopped_in_the_middle(checkpoint_path: Path, tmp_path: Path, how: int, 
     said = process.communicate()[1]
     assert process.returncode == code and "Traceback" not in said
     assert not out.exists(), sorted(out.rglob("*"))
+
+
+def test_songs_that_fail_leave_their_place_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    report = reports.Report(3, 1, as_json=False, quiet=False, verbose=False, to_stdout=False)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="damaged"), report.progress("a song"):
+            raise ValueError("damaged")
+    with report.progress("a good one") as move:
+        assert move is not None
+        move(1.0, 2.0)

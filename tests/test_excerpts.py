@@ -14,6 +14,7 @@ from svs_unet_plugin.mixing.excerpts import (
     placed,
     random_filter,
 )
+from svs_unet_plugin.training.configuration import picked
 
 
 def test_a_draw_depends_on_nothing_else() -> None:
@@ -114,6 +115,6 @@ def test_a_song_in_stereo_is_as_it_is_or_the_other_way_round() -> None:
 
 
 def test_settings_are_picked_from_a_configuration() -> None:
-    assert ExcerptSettings.pick({"swap": 0.25, "epochs": 3}) == ExcerptSettings(swap=0.25)
+    assert picked(ExcerptSettings, {"swap": 0.25, "epochs": 3}) == ExcerptSettings(swap=0.25)
     with pytest.raises(ValueError, match="excerpt_frames must be at least 1, got 0"):
-        ExcerptSettings.pick({"excerpt_frames": 0})
+        picked(ExcerptSettings, {"excerpt_frames": 0})

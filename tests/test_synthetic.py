@@ -98,7 +98,7 @@ def test_songs_stay_as_they_are() -> None:
 
 def test_processes_give_the_same_bytes(corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "SECONDS_A_WORKER", 1.0)  # so that 4 s of music are worth two processes
-    monkeypatch.setattr(synthetic.joblib, "cpu_count", lambda: 2)
+    monkeypatch.setattr(synthetic, "cpus", lambda: 2)
     make_corpus(tmp_path, tracks=2, seconds=SECONDS, seed=3)
     assert files(tmp_path) == files(corpus)
 

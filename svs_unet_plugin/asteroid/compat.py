@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals, write
+from svs_unet_plugin.errors import first_line
 from svs_unet_plugin.module_view import module_view
 from svs_unet_plugin.pickling import bring_repairs_along
 
@@ -236,7 +237,7 @@ def _from_pretrained() -> None:
                     _check_own(content, os.path.getsize(path))
                     return from_pretrained(cls, content, *args, **kwargs).eval()
                 except (KeyError, TypeError, AttributeError, RuntimeError, ValueError) as error:
-                    reason = f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+                    reason = f"{type(error).__name__}: {first_line(error)}"
                     raise ValueError(f"{path} is no checkpoint of its own network: {reason}") from error
             if "sample_rate" not in content.get("model_args", {"sample_rate"}):
                 content["model_args"]["sample_rate"] = base_models.SR_HASHTABLE.get(name)

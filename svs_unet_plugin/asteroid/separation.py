@@ -74,15 +74,13 @@ def separate_song(
     Returns:
         ``(sources, channels, samples)`` at ``sample_rate`` Hz.
     """
-    samples = mixture.shape[-1]
     low = audio.resample(mixture, sample_rate, int(rate))
     if channels == 2 and len(low) == 2:
         found = separate(low[None])[0]
     else:
         found = separate(np.repeat(low[:, None], channels, axis=1))
         found = (found if channels == 1 else found[:, :, 0]).swapaxes(0, 1)
-    high = audio.resample(found, int(rate), sample_rate)[..., :samples]
-    return np.pad(high, ((0, 0), (0, 0), (0, samples - high.shape[-1])))
+    return audio.resample(found, int(rate), sample_rate, mixture.shape[-1])
 
 
 def separate_file_preserving_scale(

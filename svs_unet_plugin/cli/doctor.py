@@ -14,7 +14,7 @@ import svs_unet_plugin
 from svs_unet_plugin.errors import sentence
 
 PACKAGE = "svs_unet_plugin"
-EXTRAS_OF_DEVELOPERS = {"all", "dev", "docs"}
+EXTRAS_OF_DEVELOPERS = {"all", "dev", "docs", "fuzz"}
 GET_FFMPEG = "apt install ffmpeg (Debian, Ubuntu), brew install ffmpeg (macOS), or conda install ffmpeg"
 ENCODERS = {"mp3": "libmp3lame", "ogg": "libvorbis", "opus": "libopus", "m4a": "aac"}
 

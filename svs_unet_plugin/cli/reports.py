@@ -139,17 +139,19 @@ class Report:
                 place = self._places.pop(0)
             name = name if len(name) < 40 else f"{name[:38]}…"
             form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
-            with tqdm(desc=name, total=1, position=place, leave=False, bar_format=form) as bar:
+            try:
+                with tqdm(desc=name, total=1, position=place, leave=False, bar_format=form) as bar:
 
-                def move(done: float, total: float) -> None:
-                    bar.total = max(total, 1e-9)
-                    bar.update(done - bar.n)
-                    if done >= total:
-                        bar.refresh()
+                    def move(done: float, total: float) -> None:
+                        bar.total = max(total, 1e-9)
+                        bar.update(done - bar.n)
+                        if done >= total:
+                            bar.refresh()
 
-                yield move
-            with self._lock:
-                self._places.insert(0, place)
+                    yield move
+            finally:
+                with self._lock:
+                    self._places.insert(0, place)
         else:
             said = time.monotonic()
 

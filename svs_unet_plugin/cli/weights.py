@@ -43,14 +43,15 @@ def card_tables(card: str) -> dict[str, dict[str, str]]:
 
 
 def _bundled() -> Iterator[list[str]]:
-    from svs_unet_plugin.weights import DEFAULT_NAME, PRETRAINED
+    from svs_unet_plugin.weights import DEFAULT_NAME, PRETRAINED, bundled
 
     card = (PRETRAINED / "README.md").read_text(encoding="utf-8")
     tables = card_tables(card)
     licence = re.search(r"\*\*Licence\.\*\* (.*)", card)
-    for path in sorted(PRETRAINED.glob("*.pth"), key=lambda path: path.stem != DEFAULT_NAME):
-        said = tables.get(path.stem, {})
-        lines = [f"{path.stem}: bundled" + (", the default" if path.stem == DEFAULT_NAME else "")]
+    for name in bundled():
+        path = PRETRAINED / f"{name}.pth"
+        said = tables.get(name, {})
+        lines = [f"{name}: bundled" + (", the default" if name == DEFAULT_NAME else "")]
         lines += _rows(file=str(path), size=_size(path))
         for row, cell in said.items():
             before = tables.get("mixture", {}).get(row)

@@ -13,22 +13,24 @@ from tqdm import tqdm
 MOST_FILES = 10_000
 """That are taken out of one archive."""
 
+TIMEOUT = 30.0
+"""Seconds without an answer after which a download is given up."""
 
-def download(url: str, archive: Path, timeout: float = 30.0) -> None:
+
+def download(url: str, archive: Path) -> None:
     """Download a file, unless it is there.
 
     Neither data set that is had so has a published checksum: what comes is unpacked by `unpack`.
 
     Args:
         url: of a file on a web server.
-        timeout: seconds without an answer after which to give up.
 
     Raises:
         OSError: if it can't be had.
     """
     import pooch
 
-    downloader = pooch.HTTPDownloader(progressbar=True, timeout=timeout)
+    downloader = pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT)
     pooch.retrieve(url, known_hash=None, path=archive.parent, fname=archive.name, downloader=downloader)
 
 

@@ -9,6 +9,7 @@ their mean, and each source half its channel, so that the sources add up to the 
 
 from __future__ import annotations
 
+import os
 import shutil
 import zipfile
 from collections.abc import Sequence
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from svs_unet_plugin import ffmpeg
 from svs_unet_plugin.corpora.archives import download, reason, unpack
 from svs_unet_plugin.encoding import Encoding, writers
-from svs_unet_plugin.files import atomic_write, claim, fingerprint, lock, write_text
+from svs_unet_plugin.files import atomic_write, claim, fingerprint, lock
 from svs_unet_plugin.workers import in_parallel
 
 URL = "http://mirlab.org/dataset/public/MIR-1K.zip"
@@ -50,9 +51,8 @@ def fetch(folder: Path, url: str = URL) -> Path:
 
 def _fetch(folder: Path, url: str) -> Path:
     clips = Path(folder) / "MIR-1K" / "Wavfile"
-    unpacked = Path(folder) / ".unpacked"
     archive = Path(folder) / "MIR-1K.zip"
-    if unpacked.exists():
+    if clips.is_dir():
         return clips
     try:
         download(url, archive)
@@ -64,9 +64,9 @@ def _fetch(folder: Path, url: str) -> Path:
             archive.unlink(missing_ok=True)
         raise OSError(
             f"MIR-1K could not be had from {url} ({reason(error)}). "
-            "Download it where there is a network, and name its folder Wavfile with --data_dir"
+            "Download it where there is a network, and name its folder Wavfile with --source, or prepare it "
+            "by svs-unet data mir1k"
         ) from error
-    write_text(unpacked, "")
     return clips
 
 
@@ -90,7 +90,7 @@ def prepare(clips: Path, out: Path) -> None:
         targets = _clip(Path(out) / split, path.stem)
         if all(target.exists() for target in targets):
             continue
-        samples, sample_rate = soundfile.read(path, dtype="float32", always_2d=True)
+        samples, sample_rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
         if samples.shape[1] != 2:
             raise ValueError(f"{path} has {samples.shape[1]} channels, but a clip of MIR-1K has two")
         accompaniment, vocals = samples.T[:, None] / np.float32(2)
@@ -151,7 +151,7 @@ def _stretch(work: tuple[list[Path], list[Path], float, float]) -> None:
         for source, formant in zip(sources, ("preserved", "shifted"), strict=True)
     )
     samples = min(vocals.shape[1], accompaniment.shape[1])
-    sample_rate = soundfile.info(sources[0]).samplerate
+    sample_rate = soundfile.info(os.fsencode(sources[0])).samplerate
     _write(targets, vocals[:, :samples], accompaniment[:, :samples], sample_rate)
 
 

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,8 @@ class Streams:
                 `SLACK_SAMPLES`.
         """
         lengths = np.zeros(len(self.sources), int)
-        readers = [_then_nothing(source(), self.channels) for source in self.sources]
+        nothing = np.zeros((self.channels, 0), np.float32)
+        readers = [chain(source(), repeat(nothing)) for source in self.sources]
         while True:
             block = [next(reader) for reader in readers]
             sizes = [stream.shape[1] for stream in block]
@@ -330,12 +332,11 @@ def _musdb_setup() -> dict[str, Any]:
     return yaml.safe_load((resources.files("musdb") / "configs" / "mus.yaml").read_text())
 
 
-def fetch_sample(folder: str | os.PathLike[str], timeout: float = 30.0) -> None:
+def fetch_sample(folder: str | os.PathLike[str]) -> None:
     """Download MUSDB18's 7-second sample, from where musdb has it, unless it is there.
 
     Args:
         folder: gets ``train`` and ``test`` once all is there.
-        timeout: seconds without an answer after which to give up.
 
     Raises:
         OSError: if it can't be downloaded; it says what to do by hand.
@@ -344,10 +345,10 @@ def fetch_sample(folder: str | os.PathLike[str], timeout: float = 30.0) -> None:
     folder = Path(folder)
     with lock(folder):
         if not all((folder / subset).is_dir() for subset in SUBSETS):
-            _download_sample(folder, timeout)
+            _download_sample(folder)
 
 
-def _download_sample(folder: Path, timeout: float) -> None:
+def _download_sample(folder: Path) -> None:
     for leftover in folder.glob(".partial*"):  # of one that was killed
         shutil.rmtree(leftover)
     url = _musdb_setup()["sample-url"]
@@ -355,7 +356,7 @@ def _download_sample(folder: Path, timeout: float) -> None:
         # Beside, since musdb takes a folder with half of the files in it for all of them.
         with tempfile.TemporaryDirectory(prefix=".partial", dir=folder) as beside:
             archive, sample = Path(beside) / "sample.zip", Path(beside) / "sample"
-            download(url, archive, timeout)
+            download(url, archive)
             unpack(archive, sample, most_bytes=MOST_SAMPLE_BYTES)
             for subset in SUBSETS:
                 shutil.rmtree(folder / subset, ignore_errors=True)
@@ -379,10 +380,3 @@ def _open_stem_file(path: Path) -> Streams:
         return lambda: ffmpeg.decode(path, channels, stream)
 
     return Streams(path, sample_rate, channels, [source(stream) for stream in range(len(STREAMS))])
-
-
-def _then_nothing(blocks: Iterator[np.ndarray], channels: int) -> Iterator[np.ndarray]:
-    """The blocks, and then empty ones for ever."""
-    yield from blocks
-    while True:
-        yield np.zeros((channels, 0), np.float32)

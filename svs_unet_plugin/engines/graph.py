@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from svs_unet_plugin.errors import first_line
 from svs_unet_plugin.files import check_sources
 from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.threads import get_threads
@@ -92,7 +93,7 @@ def read_graph(path: Path, bundled: bool = False) -> tuple[Graph, STFT]:
     except OSError:
         raise
     except Exception as error:  # ONNX Runtime's have no base of their own
-        reason = f"no {error}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        reason = f"no {error}" if isinstance(error, KeyError) else first_line(error)
         raise ValueError(f"{path} is no ONNX model of a svs_unet_plugin network: {reason}") from error
     return graph, stft
 
@@ -139,8 +140,8 @@ class _GraphEngine(Engine):
 
     network: Graph
 
-    def __init__(self, network: Graph, device: str = "cpu") -> None:
-        super().__init__(network, device)
+    def __init__(self, network: Graph) -> None:
+        super().__init__(network)
         self._free: list[Run] = []
 
     def __getstate__(self) -> dict[str, Any]:

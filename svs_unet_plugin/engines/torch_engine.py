@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 
@@ -99,24 +98,21 @@ def graph_of(network: UNet, bins: int) -> Graph:
     )
 
 
-def onnx_graph(
-    network: UNet, bins: int, dynamic: Collection[str] = ("batch", "bins", "frames"), folded: bool = True
-) -> bytes:
-    """The network as an ONNX model, from ``magnitude`` to ``masks``.
+def onnx_graph(network: UNet, bins: int, folded: bool = True) -> bytes:
+    """The network as an ONNX model, from ``magnitude`` to ``masks``, of any batch, bins and frames.
 
     By torch's exporter that traces: the newer one needs onnxscript as well.
 
     Args:
         network: in evaluation mode.
-        bins: of the magnitudes that it will take.
-        dynamic: which of batch, bins and frames may be any number; of bins, any with as many for DC.
+        bins: of the magnitudes that it will take, or any with as many for DC.
         folded: whether weights are those of convolutions and normalisations together.
     """
     import onnx  # noqa: F401, which torch asks for with a reason of its own
 
     device = next(network.parameters()).device
     magnitude = torch.zeros(1, network.inputs, bins, network.stride, device=device)
-    axes = {i: name for i, name in enumerate(("batch", "channels", "bins", "frames")) if name in dynamic}
+    axes = {0: "batch", 2: "bins", 3: "frames"}
     content = io.BytesIO()
     with _EXPORTING, torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on its age, and on what becomes constant: the bins that are DC

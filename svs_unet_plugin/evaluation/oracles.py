@@ -26,14 +26,12 @@ def ideal_ratio_mask(references: np.ndarray, sample_rate: int, stft: STFT) -> np
     Returns:
         Estimates ``(sources, channels, samples)`` at the same rate, of what the transform's rate can hold.
     """
-    samples = references.shape[-1]
     low = audio.resample(references.astype(np.float32), sample_rate, stft.sample_rate)
     spectra = stft.analyse(low)
     magnitudes = np.abs(spectra)
     masks = magnitudes / np.maximum(magnitudes.sum(axis=0), np.finfo(magnitudes.dtype).tiny)
     estimates = stft.synthesise(masks * spectra.sum(axis=0))[..., : low.shape[-1]]
-    high = audio.resample(estimates, stft.sample_rate, sample_rate)[..., :samples]
-    return np.pad(high, ((0, 0), (0, 0), (0, samples - high.shape[-1])))
+    return audio.resample(estimates, stft.sample_rate, sample_rate, references.shape[-1])
 
 
 @dataclass(frozen=True)

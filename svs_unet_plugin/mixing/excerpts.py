@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ import soundfile
 import soxr
 from torch.utils.data import Sampler
 
-from svs_unet_plugin.audio import libsndfile_name
 from svs_unet_plugin.corpora.musdb import Track
 from svs_unet_plugin.stft import STFT
 
@@ -95,13 +95,6 @@ class ExcerptSettings:
         for name in ("swap", "filtered", "silence", "mono"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be a chance in [0, 1], got {getattr(self, name)}")
-
-    @classmethod
-    def pick(cls, configuration: Mapping[str, Any]) -> ExcerptSettings:
-        """The settings among the keys of a configuration; other keys are left alone."""
-        return cls(
-            **{field.name: configuration[field.name] for field in fields(cls) if field.name in configuration}
-        )
 
 
 def draw_generator(seed: int, draw: Draw | int) -> np.random.Generator:
@@ -365,7 +358,7 @@ def _samples(song: Song) -> int:
 
 def _mapped(path: Path) -> np.ndarray:
     """The samples of a WAV file, ``(samples, channels)``, left where they are: at its end."""
-    info = soundfile.info(libsndfile_name(path))
+    info = soundfile.info(os.fsencode(path))
     if info.subtype != "FLOAT":
         raise ValueError(f"{path} should hold 32-bit float, it holds {info.subtype_info}")
     start = path.stat().st_size - 4 * info.frames * info.channels

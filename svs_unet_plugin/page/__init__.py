@@ -36,7 +36,7 @@ from svs_unet_plugin.page.songs import (
 from svs_unet_plugin.separator import Cancelled, Progress, Separator
 from svs_unet_plugin.spectrogram import lowest_hz
 from svs_unet_plugin.threads import limited_threads
-from svs_unet_plugin.weights import DEFAULT_NAME, PRETRAINED
+from svs_unet_plugin.weights import bundled
 
 if TYPE_CHECKING:
     import gradio
@@ -397,16 +397,14 @@ def _allow_many_files() -> None:
 
 def _weights(more: Sequence[Path]) -> dict[str, str | Path]:
     """The bundled weights, the default ones first, and others by their file's name."""
-    bundled = sorted(path.stem for path in PRETRAINED.glob("*.pth"))
-    found: dict[str, str | Path] = {name: name for name in bundled}
+    found: dict[str, str | Path] = {name: name for name in bundled()}
     for path in more:
         if not path.is_file():
             raise FileNotFoundError(f"no such file: {path}")
         if path.stem in found:
             raise ValueError(f"two of the weights are called {path.stem}: rename {path}")
         found[path.stem] = path
-    first = {DEFAULT_NAME: found.pop(DEFAULT_NAME)}
-    return {**first, **found}
+    return found
 
 
 def _clock(seconds: float) -> str:

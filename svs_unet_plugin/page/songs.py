@@ -20,12 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import joblib
 import numpy as np
 
 from svs_unet_plugin import audio, encoding, files, spectrogram
 from svs_unet_plugin.encoding import Encoding
+from svs_unet_plugin.errors import first_line
 from svs_unet_plugin.separator import Cancelled
+from svs_unet_plugin.workers import cpus
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -165,7 +166,7 @@ class Songs:
         from anyio import CapacityLimiter
 
         self.limits = limits or Limits()
-        self.jobs = jobs or joblib.cpu_count()
+        self.jobs = jobs or cpus()
         self._line: list[object] = []  # those at work, and behind them those who wait
         self._moved = threading.Condition()
         # Only who was given the page knows this name: other pages in the same browser can't send anything.
@@ -268,7 +269,7 @@ class Songs:
         if isinstance(error, Refused):
             return str(error)
         if isinstance(error, ValueError):  # of the audio
-            said = next(iter(str(error).splitlines()), "")
+            said = first_line(error)
             said = re.sub(rf"(file:)?{re.escape(str(song.folder))}(/[\w.-]*)?", lambda _: song.given, said)
             if said and not re.search(r"(?<!\w)/", said.replace(song.given, "")):  # "Input/output" is no path
                 return said if said.endswith(".") else f"{said}."

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -36,6 +36,15 @@ LARGEST_FILE = 200_000
 
 NETWORK = ("in_channels", "channels", "bottleneck", "max_channels", "residual_blocks")
 """The arguments of `UNet` that a configuration has."""
+
+
+Settings = TypeVar("Settings")
+
+
+def picked(settings: type[Settings], values: Mapping[str, Any]) -> Settings:
+    """Settings, a dataclass, of those values that are its fields; others are left alone."""
+    names = {field.name for field in fields(settings)}  # type: ignore[arg-type]
+    return settings(**{name: values[name] for name in names & values.keys()})
 
 
 @dataclass(frozen=True)
@@ -74,8 +83,8 @@ class Configuration:
             hop_length=values["hop_length"],
             network={name: values[name] for name in NETWORK},
             weights=values["weights"],
-            excerpts=ExcerptSettings.pick(values),
-            training=TrainSettings.pick(values),
+            excerpts=picked(ExcerptSettings, values),
+            training=picked(TrainSettings, values),
             values=values,
         )
 

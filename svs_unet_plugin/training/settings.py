@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 MAY_CHANGE = frozenset({"epochs", "minutes", "patience"})
 """Settings that may differ when a run is resumed: they say when it ends, not what it learns until then."""
@@ -81,9 +80,3 @@ class TrainSettings:
     def may_change(self) -> frozenset[str]:
         """Settings that may differ when a run is resumed: a one-cycle schedule depends on its length."""
         return MAY_CHANGE - {"epochs"} if self.schedule == "one-cycle" else MAY_CHANGE
-
-    @classmethod
-    def pick(cls, configuration: Mapping[str, Any]) -> TrainSettings:
-        """The settings among the keys of a configuration; other keys are left alone."""
-        names = {field.name for field in fields(cls)}
-        return cls(**{key: value for key, value in configuration.items() if key in names})

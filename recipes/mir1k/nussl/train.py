@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ def main() -> None:
     model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(conf.sources, **conf.network))
     conf.load_weights(model.layers["mask"])
     configuration.keep(conf, experiment, options.data_dir)
-    clip_settings = ClipSettings(**{field.name: options[field.name] for field in fields(ClipSettings)})
+    clip_settings = configuration.picked(ClipSettings, vars(options))
     stft = conf.stft()
     params = svs.stft_params(stft)
 

@@ -143,9 +143,8 @@ class DeepMask:
             low = audio.resample(song.mixture, song.sample_rate, self.stft.sample_rate)
             (estimate,) = separator(audio_signal=signal(low))
             estimated = estimate.audio_data.astype(np.float32)
-            high = audio.resample(estimated, self.stft.sample_rate, song.sample_rate)
             samples = song.mixture.shape[1]
-            vocals = np.pad(high[:, :samples], ((0, 0), (0, max(samples - high.shape[1], 0))))
+            vocals = audio.resample(estimated, self.stft.sample_rate, song.sample_rate, samples)
             return {"vocals": vocals, "accompaniment": song.mixture - vocals}
 
         return separate

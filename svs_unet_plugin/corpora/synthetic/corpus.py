@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import joblib
 import numpy as np
 import soundfile
 
@@ -18,7 +17,7 @@ from svs_unet_plugin.corpora.synthetic.song import SYNTHESIS_VERSION, make_song,
 from svs_unet_plugin.corpora.synthetic.soundfont import Soundfont, open_soundfont
 from svs_unet_plugin.encoding import write_errors
 from svs_unet_plugin.files import atomic_write, claim, write_text
-from svs_unet_plugin.workers import in_parallel
+from svs_unet_plugin.workers import cpus, in_parallel
 
 SECONDS_A_WORKER = 60.0
 """Length of the music from which another process is worth its start, which takes as long as to make this."""
@@ -155,7 +154,7 @@ def make_corpus(
         for subset in SUBSETS:
             (out / subset).mkdir(exist_ok=True)
         missing = [track for track in every if not track.is_whole()]
-        jobs = min(joblib.cpu_count(), max(int(len(missing) * seconds / SECONDS_A_WORKER), 1))
+        jobs = min(cpus(), max(int(len(missing) * seconds / SECONDS_A_WORKER), 1))
         for _ in in_parallel(_Track.write, missing, jobs, title="Synthetic songs"):
             pass
         write_setup(out, sample_rate)

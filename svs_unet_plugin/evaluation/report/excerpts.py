@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from svs_unet_plugin import audio, spectrogram
+from svs_unet_plugin.encoding import Encoding
 from svs_unet_plugin.evaluation.report.tables import SOURCES, ordered
 from svs_unet_plugin.evaluation.store import REFERENCE, System, audio_files, audio_tracks
 from svs_unet_plugin.stft import STFT
@@ -23,8 +24,6 @@ LOWEST_HZ, HIGHEST_HZ = 60.0, 16_000.0
 
 RANGE_DB = 70.0
 """What a spectrogram shows below the largest magnitude of the mixture."""
-
-_MP3_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)
 
 
 @dataclass(frozen=True)
@@ -104,9 +103,8 @@ def sound(samples: np.ndarray, rate: int) -> str:
     """
     import soundfile
 
-    if rate not in _MP3_RATES:
-        higher = next((known for known in _MP3_RATES if known > rate), _MP3_RATES[-1])
-        samples, rate = audio.resample(samples, rate, higher), higher
+    higher = Encoding("mp3").file_rate(rate)
+    samples, rate = audio.resample(samples, rate, higher), higher
     file = io.BytesIO()
     soundfile.write(
         file,

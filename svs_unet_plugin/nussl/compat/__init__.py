@@ -24,6 +24,7 @@ import numpy as np
 
 from svs_unet_plugin.checkpoint import check_size, load_weights_only, numpy_globals
 from svs_unet_plugin.corpora.musdb import SETUP_FILE
+from svs_unet_plugin.errors import first_line
 from svs_unet_plugin.evaluation.metrics import import_museval
 from svs_unet_plugin.files import write_bytes
 from svs_unet_plugin.mixing.scaper import import_scaper
@@ -291,8 +292,9 @@ def _checkpoints() -> None:
                     size = os.path.getsize(model_path)
                     check_size(module["args"], model["state_dict"], f"layers.{key}.", size)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
-            reason = next(iter(str(error).splitlines()), "")
-            raise ValueError(f"{model_path} is no checkpoint of its own network: {reason}") from error
+            raise ValueError(
+                f"{model_path} is no checkpoint of its own network: {first_line(error)}"
+            ) from error
         self.eval = expected_eval
         metadata = self._validate_and_populate(metadata)
         metadata["config"] = json.dumps(metadata["config"])

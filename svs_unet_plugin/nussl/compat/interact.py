@@ -56,11 +56,9 @@ def _plain(name: str) -> str:
 
 def _fitted(estimate: np.ndarray, rate: int, mixture: np.ndarray, mixture_rate: int) -> np.ndarray:
     """An estimate ``(channels, samples)`` as float32 of the mixture's rate, channels and length."""
-    estimate = audio.resample(estimate.astype(np.float32), rate, mixture_rate)
-    fitted = np.zeros_like(mixture)  # a deep model may leave the last few samples out
-    length = min(estimate.shape[1], mixture.shape[1])
-    fitted[:, :length] = estimate[:, :length]
-    return fitted
+    # A deep model may leave the last few samples out.
+    found = audio.resample(estimate.astype(np.float32), rate, mixture_rate, mixture.shape[1])
+    return np.broadcast_to(found, mixture.shape)
 
 
 def interact(
