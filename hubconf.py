@@ -18,7 +18,7 @@ def vocals(**options: Any) -> Separator:
 
 
 def small(**options: Any) -> Separator:
-    """Weights that take less than half of the time; options as for `svs_unet_plugin.Separator`."""
+    """Smaller weights, 0.35 dB worse, in two thirds of the time; options as for `vocals`."""
     return Separator("small", **options)
 
 

@@ -30,7 +30,7 @@
 #   It returns the accompaniment as well, so that nothing has to be subtracted.
 # - Batches are small and there are 10 steps instead of thousands, without worker processes.
 #
-# It needs `pip install "svs_unet_plugin[nussl,recipes,notebook]"`, and `[gradio]` for the last section.
+# It needs `pip install ".[nussl,recipes,notebook]"` in the checkout, and `[gradio]` for the last section.
 
 # %%
 import json

@@ -15,7 +15,9 @@
 #
 # Separate a song, look at it and listen to it; train a small network on a small corpus, and evaluate it:
 # once in nussl, once in asteroid. This page is a notebook (`docs/tutorial.py`), executed when the site is
-# built. It takes about two minutes on two cores without a GPU, and needs no download.
+# built; `jupytext --to ipynb docs/tutorial.py` makes one for Jupyter, which needs
+# `pip install ".[nussl,asteroid,recipes,notebook]" jupytext notebook`. It takes about two minutes on two
+# cores without a GPU, and needs no download.
 
 # %%
 import logging

@@ -19,9 +19,9 @@ class _Command(click.Command):
         commands.run(self.name or "", ctx.args, ctx.command_path)
 
 
-@click.group()
+@click.group(short_help="Run asteroid's own commands, with SVSUNet registered.")
 def asteroid() -> None:
-    """Run a command of asteroid's, with this model in it and asteroid's repairs made."""
+    """Run a command of asteroid's, with the model SVSUNet registered and asteroid repaired."""
 
 
 for name, what_for in {

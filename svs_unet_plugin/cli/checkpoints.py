@@ -74,7 +74,10 @@ def _of_checkpoint(path: Path) -> dict[str, object]:
 @CHECKPOINT
 @click.argument("out", type=PATH)
 def convert(checkpoint: str, out: Path) -> None:
-    """Turn a CHECKPOINT of nussl into an asteroid file, or an asteroid file into a checkpoint of nussl."""
+    """Turn a checkpoint of nussl into an asteroid file, or an asteroid file into a checkpoint of nussl.
+
+    CHECKPOINT is a path, or the name of bundled weights.
+    """
     from svs_unet_plugin.checkpoint import read, write
 
     loaded = read(checkpoint)

@@ -90,8 +90,8 @@ def _split(
 @click.option(
     "--clip-mode",
     type=click.Choice(("rescale", "clamp", "none")),
-    help="Beyond full scale: make all stems of a song quieter by one factor (by default, but for float wav), "
-    "cut samples, or leave them to the format.",
+    help="What to do beyond full scale: rescale all stems of a song by one factor (by default), clamp "
+    "samples, or none (by default for float wav).",
 )
 @click.option(
     "--filename",
@@ -108,8 +108,8 @@ def _split(
 @click.option(
     "--engine",
     type=click.Choice(ENGINES),
-    help="What computes the network. By default torch; for bundled weights and ONNX models on a CPU what "
-    "starts faster, OpenVINO if it is installed, else ONNX Runtime.",
+    help="What computes the network. By default, for bundled weights and ONNX models on a CPU, OpenVINO if "
+    "it is installed, else ONNX Runtime; otherwise torch.",
 )
 @click.option(
     "--views",

@@ -11,6 +11,7 @@ from svs_unet_plugin.nussl.model import UNet, build_unet_mask_inference, from_ne
 from svs_unet_plugin.nussl.separation import UNetSeparation
 from svs_unet_plugin.nussl.training import collate, train
 from svs_unet_plugin.nussl.transforms import (
+    MidSide,
     NormalizeMagnitude,
     SelectSources,
     ToSampleRate,
@@ -26,11 +27,12 @@ nussl = compat.import_nussl()
 nussl.ml.register_module(UNet)
 nussl.ml.register_loss(SpectralSNRLoss)
 nussl.separation.deep.UNetSeparation = UNetSeparation
-for _transform in (SelectSources, ToSampleRate, NormalizeMagnitude):
+for _transform in (SelectSources, ToSampleRate, NormalizeMagnitude, MidSide):
     setattr(nussl.datasets.transforms, _transform.__name__, _transform)
 
 __all__ = [
     "ExcerptSettings",
+    "MidSide",
     "NormalizeMagnitude",
     "Remix",
     "SelectSources",

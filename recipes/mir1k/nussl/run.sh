@@ -18,7 +18,8 @@ recipe_help="Usage: ./run.sh [--source CLIPS] [--conf NAME] [--quick true] [more
   --source DIR     a folder of MIR-1K's clips <singer>_<song>_<clip>.wav or .flac; without one the archive (1 GB) is
                    downloaded
   --conf NAME      the configuration local/NAME.yml, or a file of your own: conf (default) is what came out best, hop768
-                   has the paper's hop, jansson2017 is the paper's training; release, small and songs make the bundled weights
+                   has the paper's hop, jansson2017 is the paper's training; release, small and songs make the bundled weights,
+                   free makes those without MIR-1K
   --quick true     trains conf and jansson2017 for 600 steps each, and scores them on 36 clips
   --published true  scores the weights of conf that lie in published/, and trains nothing
   --tracks N       scores the first N clips of each test singer
