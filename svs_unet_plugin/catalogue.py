@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import fsspec
 import pyarrow as pa
@@ -37,9 +37,13 @@ from svs_unet_plugin.encoding import Encoding
 from svs_unet_plugin.engines import Graph
 from svs_unet_plugin.errors import first_line, sentence
 from svs_unet_plugin.separator import Separator
+from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.threads import set_threads
 from svs_unet_plugin.weights import PRETRAINED, parts
 from svs_unet_plugin.workers import cpus
+
+if TYPE_CHECKING:
+    from svs_unet_plugin.unet import UNet
 
 ATTEMPTS = 2
 """How many workers may end at a song before it is given up."""
@@ -116,7 +120,7 @@ class Worker:
         starts: the actor that counts, by path, the workers that have begun a song.
     """
 
-    def __init__(self, network: Any, stft: Any, job: Job, starts: Any) -> None:
+    def __init__(self, network: UNet | Graph, stft: STFT, job: Job, starts: Any) -> None:
         set_threads(job.cpus)
         self.job, self.starts = job, starts
         self.separator = Separator(network, stft=stft, views=job.views)  # on the GPU that Ray gives, or none

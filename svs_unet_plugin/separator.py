@@ -53,7 +53,8 @@ class Separator:
 
     Args:
         weights: the path of a checkpoint or of an ONNX model that `export` made, the name of bundled weights,
-            None for the default ones, or a `UNet`, which is moved to the device and put in evaluation mode.
+            None for the default ones, or a network itself: a `UNet`, which is moved to the device and put in
+            evaluation mode, or the `network` of another separator.
         device: where the network runs; by default a GPU if there is one. TF32, which is not exact to 1e-4, is
             off there, and the last bits may differ between runs; this was not tried on a GPU.
         stft: the transform that a `UNet` given as ``weights`` was trained on, by default the paper's; a
@@ -81,7 +82,7 @@ class Separator:
 
     def __init__(
         self,
-        weights: str | os.PathLike[str] | UNet | None = None,
+        weights: str | os.PathLike[str] | UNet | Graph | None = None,
         device: str | torch.device | None = None,
         *,
         stft: STFT | None = None,
@@ -100,9 +101,7 @@ class Separator:
         elif _is_network(weights):
             network, self.stft = _plain(weights), stft or STFT()
         else:
-            raise TypeError(f"weights must be a path, a name or a UNet, got {weights!r}")
-        if "vocals" not in network.sources:
-            raise ValueError(f"the network must estimate 'vocals', this estimates {network.sources}")
+            raise TypeError(f"weights must be a path, a name or a network, got {weights!r}")
         if mask_threshold is not None and not 0 < mask_threshold < 1:
             raise ValueError(f"mask_threshold must lie between 0 and 1, got {mask_threshold}")
         for name, number in {"views": views, "chunk_frames": chunk_frames}.items():
@@ -117,9 +116,7 @@ class Separator:
             self._view(step, network.stride) for step in range(-((views - 1) // 2), views // 2 + 1)
         )
         self.chunk_frames = chunk_frames
-        others = (name for name in network.sources if name not in ("vocals", ACCOMPANIMENT))
-        self.estimated = ("vocals", *others)
-        indices = tuple(network.sources.index(name) for name in self.estimated)
+        self.estimated, indices = stem_order(network.sources)
         where = None if device is None else str(device)
         self.masker = Masker(make_engine(engine, network, self.stft.bins, where), indices, mask_threshold)
 
@@ -360,6 +357,21 @@ class Separator:
         for block in song.blocks():
             yield from meter.separating(pipeline.push(block))
         yield from meter.separating(pipeline.flush())
+
+
+def stem_order(sources: Sequence[str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The stems that a network's masks give, vocals first, and where these masks are among its own.
+
+    The accompaniment is none of them: it is the mixture less the vocals.
+
+    Raises:
+        ValueError: if there are no vocals.
+    """
+    if "vocals" not in sources:
+        raise ValueError(f"sources must have 'vocals' among them, got {tuple(sources)}")
+    others = (name for name in sources if name not in ("vocals", ACCOMPANIMENT))
+    stems = ("vocals", *others)
+    return stems, tuple(sources.index(name) for name in stems)
 
 
 @dataclass(frozen=True)

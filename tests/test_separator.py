@@ -319,7 +319,7 @@ def test_a_separator_pickles(separator: Separator, song: np.ndarray) -> None:
 
 def test_bad_arguments(network: UNet, checkpoint_path: Path) -> None:
     for arguments, message in [
-        ({"weights": UNet(sources=["drums"], channels=2)}, "must estimate 'vocals'"),
+        ({"weights": UNet(sources=["drums"], channels=2)}, "sources must have 'vocals' among them"),
         ({"weights": network, "mask_threshold": 1.0}, "between 0 and 1, got 1.0"),
         ({"weights": network, "views": 9}, "from 1 to 8, got 9"),
         ({"weights": network, "chunk_frames": 100}, "multiple of 64, got 100"),
@@ -328,7 +328,7 @@ def test_bad_arguments(network: UNet, checkpoint_path: Path) -> None:
         ({"weights": network, "device": "meta"}, "no device meta that torch can use here"),
         ({"weights": network, "views": "3"}, "views must be a whole number, got '3'"),
         ({"weights": network, "chunk_frames": 64.0}, "chunk_frames must be a whole number, got 64.0"),
-        ({"weights": 123}, "weights must be a path, a name or a UNet, got 123"),
+        ({"weights": 123}, "weights must be a path, a name or a network, got 123"),
     ]:
         with pytest.raises((ValueError, TypeError), match=message) as refused:
             Separator(**arguments)  # type: ignore[arg-type]

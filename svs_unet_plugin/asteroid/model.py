@@ -10,7 +10,7 @@ from torch import Tensor
 
 from svs_unet_plugin import torch_stft
 from svs_unet_plugin.asteroid import compat
-from svs_unet_plugin.separator import ACCOMPANIMENT
+from svs_unet_plugin.separator import ACCOMPANIMENT, stem_order
 from svs_unet_plugin.stft import STFT, network_magnitudes
 from svs_unet_plugin.training.loss import phase_sensitive_magnitude
 from svs_unet_plugin.unet import UNet
@@ -68,11 +68,8 @@ class SVSUNet(BaseModel):
             raise ValueError(f"sample_rate must be a whole number of Hz, got {sample_rate}")
         self.stft = STFT(int(sample_rate), window_length, hop_length)
         self.network = UNet(in_channels, sources, channels, bottleneck, max_channels, residual_blocks)
-        if "vocals" not in self.network.sources:
-            raise ValueError(f"sources must have 'vocals' among them, got {self.network.sources}")
-        others = (name for name in self.network.sources if name not in ("vocals", ACCOMPANIMENT))
-        self._estimated = ("vocals", *others)
-        self._indices = [self.network.sources.index(name) for name in self._estimated]
+        self._estimated, indices = stem_order(self.network.sources)
+        self._indices = list(indices)
 
     @classmethod
     def from_network(cls, network: UNet, stft: STFT) -> SVSUNet:

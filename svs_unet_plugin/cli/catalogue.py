@@ -16,20 +16,8 @@ if TYPE_CHECKING:
     from svs_unet_plugin.encoding import Encoding
 
 NOT_HERE = frozenset(
-    (
-        "songs",
-        "recursive",
-        "filename",
-        "skip_existing",
-        "overwrite",
-        "dry_run",
-        "device",
-        "engine",
-        "start",
-        "duration",
-        "keep_going",
-        "as_json",
-    )
+    """songs recursive filename skip_existing overwrite dry_run device engine start duration keep_going
+    as_json""".split()
 )
 """Options of ``separate`` that a catalogue does not have."""
 

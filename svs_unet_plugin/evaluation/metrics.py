@@ -110,7 +110,7 @@ def museval_scores(
     windows = max(references[wanted[0]].shape[1] // sample_rate, 1)
     for name in wanted:
         if name in unscored:
-            store.add_target(name, dict.fromkeys(("SDR", "SIR", "ISR", "SAR"), [np.nan] * windows))
+            store.add_target(name, dict.fromkeys(BSS_METRICS, [np.nan] * windows))
     store.validate()
     return store
 

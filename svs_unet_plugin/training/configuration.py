@@ -191,11 +191,17 @@ class RecipeParser(ArgumentParser):
         return Configuration.of({key: values[key] for key in values if key not in self._script_keys})
 
 
-def scoring_parser(description: str | None) -> ArgumentParser:
-    """The command line of a script that scores an experiment."""
+def scoring_parser(description: str | None, source: bool = True) -> ArgumentParser:
+    """The command line of a script that scores an experiment.
+
+    Args:
+        source: whether it takes the songs as they were before they were prepared, too.
+    """
     found = ArgumentParser(description=description)
     found.add_argument("--exp_dir", type=Path, required=True, help="the experiment, trained")
     found.add_argument("--data_dir", type=Path, required=True, help="what it was trained on, prepared")
+    if source:
+        found.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
     found.add_argument("--tracks", type=int | None, help="score so many test tracks only (default: all)")
     found.add_argument("--jobs", type=int | None, help="processes (default: one for each CPU)")
     return found

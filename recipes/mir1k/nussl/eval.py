@@ -24,7 +24,7 @@ VIEWS = (1, 4)
 
 
 def main() -> None:
-    parser = configuration.scoring_parser(__doc__)
+    parser = configuration.scoring_parser(__doc__, source=False)
     parser.add_argument("--weights", type=Path, help="to score in the place of the experiment's best")
     options = parser.parse_args()
     checkpoint = options.weights or options.exp_dir / "checkpoints" / "best.model.pth"

@@ -255,7 +255,6 @@ class Separation:
 
 def main() -> None:
     parser = configuration.scoring_parser(__doc__)
-    parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
     parser.add_argument("--minutes", type=float, default=10.0, help="of training for each")
     parser.add_argument("--models", help="ids of networks, with commas between (default: all)")
     options = parser.parse_args()

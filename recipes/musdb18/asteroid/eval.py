@@ -26,7 +26,6 @@ SYSTEM = "svsunet"
 
 def main() -> None:
     parser = configuration.scoring_parser(__doc__)
-    parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
     parser.add_argument("--examples", type=int, default=2, help="songs of which to save an excerpt")
     options = parser.parse_args()
 

@@ -58,7 +58,6 @@ LISTENED_TRACKS = 2
 
 def main() -> None:
     parser = configuration.scoring_parser(__doc__)
-    parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
     parser.add_argument(
         "--epochs",
         type=int | None,

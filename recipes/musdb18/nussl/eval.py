@@ -16,7 +16,6 @@ SYSTEM = "unet"
 
 def main() -> None:
     parser = configuration.scoring_parser(__doc__)
-    parser.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
     options = parser.parse_args()
 
     tracks = tracks_to_score(options.source, open_prepared(options.data_dir))[: options.tracks]
