@@ -142,7 +142,7 @@ def test_download(server: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["missing.zip", "half.zip"])
 def test_download_that_fails(server: str, tmp_path: Path, name: str) -> None:
-    with pytest.raises(OSError, match=r"could not be had from .* with --data_dir"):
+    with pytest.raises(OSError, match=r"could not be had from .* with --source"):
         mir1k.fetch(tmp_path / "data", f"{server}/{name}")
     assert len(list(mir1k.fetch(tmp_path / "data", f"{server}/MIR-1K.zip").iterdir())) == len(CLIPS)
 
