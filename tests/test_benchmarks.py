@@ -35,10 +35,10 @@ def test_every_row_has_its_numbers() -> None:
     for _, multiply_adds, seconds, rate, _ in limit:
         assert float(rate) == pytest.approx(float(multiply_adds) / float(seconds), rel=0.02)  # three digits
 
-    # By hand, in 10⁹: 1024 frames of 512 bins, halved six times; a layer has its inputs × 25 taps for each of
+    # By hand, in 10⁹: 2048 frames of 512 bins, halved six times; a layer has its inputs × 25 taps for each of
     # its outputs, forward as well as, seen from its inputs, transposed. The last has 9 taps and 4 times the
     # outputs instead.
-    points = 1024 * 512 / 4 ** np.arange(1, 7)  # of the layers' grids
+    points = 2048 * 512 / 4 ** np.arange(1, 7)  # of the layers' grids
     widths = 16 * 2 ** np.arange(6)
     inputs_down, inputs_up = [1, *widths[:-1]], [widths[-1], *(2 * widths[-2:0:-1])]
     down = np.sum(points * widths * inputs_down) * 25
@@ -47,7 +47,7 @@ def test_every_row_has_its_numbers() -> None:
     expected = (down + up + last) / 1e9
     counted = {name: float(number) for name, number, *_ in limit}
     for name in ("the network", "its convolutions, each alone"):
-        assert counted[f"the paper's U-Net: {name}"] == pytest.approx(expected, rel=0.002)
+        assert counted[f"the paper's U-Net: {name}"] == pytest.approx(expected, rel=0.005)  # three digits
 
 
 def test_what_is_not_there_is_said() -> None:
