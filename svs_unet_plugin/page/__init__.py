@@ -10,6 +10,7 @@ import html
 import json
 import logging
 import os
+import resource
 import secrets
 import socket
 import threading
@@ -385,10 +386,6 @@ def _check_address(host: str, port: int | None) -> None:
 
 def _allow_many_files() -> None:
     """As many as the system lets a process have, of which an upload has two and a browser some more."""
-    try:
-        import resource
-    except ImportError:  # Windows, which has no such limit
-        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, MANY_FILES)
     if soft != resource.RLIM_INFINITY and soft < most:
