@@ -53,8 +53,8 @@ class Separator:
 
     Args:
         weights: the path of a checkpoint or of an ONNX model that `export` made, the name of bundled weights,
-            None for the default ones, or a network itself: a `UNet`, which is moved to the device and put in
-            evaluation mode, or the `network` of another separator.
+            None for the default ones, or a network itself: a `UNet`, which is copied, or the `network` of
+            another separator.
         device: where the network runs; by default a GPU if there is one. TF32, which is not exact to 1e-4, is
             off there, and the last bits may differ between runs; this was not tried on a GPU.
         stft: the transform that a `UNet` given as ``weights`` was trained on, by default the paper's; a
