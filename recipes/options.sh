@@ -1,26 +1,25 @@
 # The options of every recipe; a run.sh sources this after it has set its own variables and $recipe_help.
 #
-# `--name value` sets the variable `name` where there is one, and `--some-name value` sets `some_name`. Any other
-# name is a key of the configuration, and is kept in the array `overrides` for the scripts that read it.
+# `--name value` sets the variable `name` if it is one of those below or of run.sh's array `own_options`, and
+# `--some-name value` sets `some_name`. Any other name is a key of the configuration, and is kept in the array
+# `overrides` for the scripts that read it.
 #
-# run.sh sets `last_stage`, if it is not 4, and what the first line says: `does`, what the recipe does, and `takes`, how
-# long about; without `does` there is no such line.
+# run.sh also sets `stop_stage`, the last stage to run, `last_stage`, the last that there is, `data`, and what the first
+# line says: `does`, what the recipe does, and `takes`, how long about; without `does` there is no such line.
 
 stage=0                         # the first stage to run
-stop_stage=${stop_stage:-3}     # the last
-last_stage=${last_stage:-4}     # the last that there is
-does=${does:-}
-takes=${takes:-}
 tag=                            # of the experiment's folder
-data=${data:-demo}              # which data
 source=                         # where they are
 data_dir=                       # where they are prepared
 exp_dir=                        # the experiment's folder
 conf=                           # the configuration, a file
 tracks=                         # how many test tracks to score
 jobs=                           # processes
-id=$CUDA_VISIBLE_DEVICES        # GPUs
+id=                             # GPUs
 python_path=${PYTHON:-python}
+known_options=(
+  stage stop_stage tag data source data_dir exp_dir conf tracks jobs id python_path does "${own_options[@]}"
+)
 
 common_help="  --stage N        begins with stage N (0) and ends with --stop_stage ($stop_stage):
                    0 data, 1 prepare, 2 train, 3 evaluate, 4 compare
@@ -31,7 +30,7 @@ common_help="  --stage N        begins with stage N (0) and ends with --stop_sta
   --data_dir DIR   where the data are prepared (data/prepared/NAME, by --source)
   --tracks N       scores the first N test tracks
   --jobs N         processes that prepare, mix and score (one a core)
-  --id IDS         GPUs to use, as in CUDA_VISIBLE_DEVICES
+  --id IDS         GPUs to use (those of CUDA_VISIBLE_DEVICES, or all)
 
 Every key of the configuration is an option, too, such as --epochs 10; \`python train.py --help\` lists them."
 
@@ -51,7 +50,7 @@ while [[ $# -gt 0 ]]; do
       fi
       option=${1#--}
       option=${option//-/_}
-      if [[ $option =~ ^[a-z][a-z0-9_]*$ && -n ${!option+set} ]]; then
+      if [[ " ${known_options[*]} " == *" $option "* ]]; then
         printf -v "$option" '%s' "$2"
       else
         overrides+=("$1" "$2")
@@ -81,7 +80,7 @@ if ! "$python_path" -c 'import svs_unet_plugin' 2>/dev/null; then
 fi
 
 # Paths are relative to where run.sh was called.
-for option in source data_dir exp_dir song; do
+for option in source data_dir exp_dir; do
   if [[ -n ${!option} && ${!option} != /* ]]; then printf -v "$option" '%s' "$OLDPWD/${!option}"; fi
 done
 if [[ -n $conf && $conf != /* && -f $OLDPWD/$conf ]]; then conf=$OLDPWD/$conf; fi
@@ -101,8 +100,8 @@ staged() {
   echo "Stage $1: $2"
 }
 
-# script NAME ...: run a Python script on the GPUs of --id.
-script() { CUDA_VISIBLE_DEVICES=$id "$python_path" "$@"; }
+# script NAME ...: run a Python script, on the GPUs of --id if there is one.
+script() { env ${id:+CUDA_VISIBLE_DEVICES="$id"} "$python_path" "$@"; }
 
 svs_unet() { "$python_path" -m svs_unet_plugin.cli "$@"; }
 

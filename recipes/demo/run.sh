@@ -12,12 +12,14 @@ cd "$(dirname "$0")"
 epoch_steps=40
 seconds=480                     # the time that all of it is to fit into
 enough_steps=320                # after which a network that learns has passed 8 dB with ease
+data=demo
 stop_stage=5
 last_stage=5
 does="A U-Net for synthetic songs"
 takes="three to eight minutes on two cores"
 song=
 steps=
+own_options=(song steps)
 recipe_help="Usage: ./run.sh [--song FILE] [--steps N] [more]
 
   --song FILE      the song that stage 5 separates (the one in the package stempeg)
@@ -39,7 +41,11 @@ fi
 if [[ -z $steps && " ${overrides[*]} " == *" --"@(channels|epochs)" "* ]]; then
   refuse "without --steps the demo chooses --channels and --epochs itself"
 fi
-song=${song:-$("$python_path" -c 'import stempeg; print(stempeg.example_stem_path())')}
+if [[ -z $song ]]; then
+  song=$("$python_path" -c 'import stempeg; print(stempeg.example_stem_path())')
+elif [[ $song != /* ]]; then
+  song=$OLDPWD/$song
+fi
 if [[ ! -f $song ]]; then refuse "there is no song $song"; fi
 
 out=$(cd ../.. && pwd)/exp/demo

@@ -1,5 +1,5 @@
 # Stages 0 and 1 of the recipes for MUSDB18: find or make the songs, and bring them to 8192 Hz.
-# Sourced by their run.sh. Sets `source` and `data_dir`, the folder of the prepared songs.
+# Sourced by their run.sh, before options.sh. Sets `source` and `data_dir`, the folder of the prepared songs.
 
 data_help="  --data KIND      demo makes synthetic songs; musdb7s downloads the 7-second sample of MUSDB18;
                    musdb18 (.stem.mp4 files) and musdb18hq (WAV folders) need --source
@@ -8,12 +8,14 @@ data_help="  --data KIND      demo makes synthetic songs; musdb7s downloads the 
                    synthetic songs: how many (50), how long (20), their rate (22050), and whether as .stem.mp4
   --segment S, --trim S    cuts training songs at S seconds, and shortens their silences to S"
 
-demo_tracks=${demo_tracks:-50}
-demo_seconds=${demo_seconds:-20}
-demo_rate=${demo_rate:-22050}
+data=demo
+demo_tracks=50
+demo_seconds=20
+demo_rate=22050
 demo_stems=false
 segment=
 trim=
+own_options+=(demo_tracks demo_seconds demo_rate demo_stems segment trim)
 
 # find_songs: checks --data and --source.
 find_songs() {

@@ -7,12 +7,14 @@ set -o pipefail
 cd "$(dirname "$0")"
 
 data=mir1k
+stop_stage=3
 last_stage=3
 does="A U-Net for MIR-1K with nussl"
 takes="up to one and a half hours on a core with AMX, by the configuration"
 quick=false
 published=false
 workers=
+own_options=(quick published workers)
 recipe_help="Usage: ./run.sh [--source CLIPS] [--conf NAME] [--quick true] [more]
 
   --source DIR     a folder of MIR-1K's clips <singer>_<song>_<clip>.wav or .flac; without one the archive (1 GB) is

@@ -6,6 +6,9 @@ set -e
 set -o pipefail
 cd "$(dirname "$0")"
 
+stop_stage=3
+last_stage=4
+takes=
 does="A U-Net for MUSDB18 with asteroid"
 minutes=
 models=
@@ -15,6 +18,7 @@ num_nodes=
 strategy=
 accelerator=
 precision=
+own_options=(minutes models workers devices num_nodes strategy accelerator precision)
 . ../data.sh
 recipe_help="Usage: ./run.sh [--stage 0] [--tag my_tag] [--data demo|musdb7s|musdb18|musdb18hq] [more]
 

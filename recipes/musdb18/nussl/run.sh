@@ -7,11 +7,14 @@ set -o pipefail
 cd "$(dirname "$0")"
 
 stop_stage=4
+last_stage=4
+takes=
 does="A U-Net for MUSDB18 with nussl, compared with nussl's other separators"
 compare_epochs=
 only=
 device=
 workers=
+own_options=(compare_epochs only device workers)
 . ../data.sh
 recipe_help="Usage: ./run.sh [--stage 0] [--tag my_tag] [--data demo|musdb7s|musdb18|musdb18hq] [more]
 
