@@ -30,11 +30,11 @@ def test_the_defaults_are_those_of_what_is_configured() -> None:
     assert conf.name == "U-Net"
 
 
-def begins(*arguments: str) -> UNet:
+def begins(*arguments: str, sample_rate: int = 8192) -> UNet:
     """A network of a configuration, as its training begins with it."""
     conf = configured(*arguments)
     network = UNet(sources=conf.sources, **conf.network)
-    conf.load_weights(network)
+    conf.load_weights(network, conf.stft(sample_rate))
     return network
 
 
@@ -55,6 +55,8 @@ def test_a_training_begins_with_weights(network: UNet, checkpoint_path: Path) ->
     ):
         with pytest.raises(ValueError, match=message):
             begins(*same, *option)
+    with pytest.raises(ValueError, match="have other settings: sample_rate was 8192 and is now 16000"):
+        begins(*same, sample_rate=16_000)
     with pytest.raises(FileNotFoundError, match="no checkpoint at nothing"):
         begins("--weights", "nothing")
 

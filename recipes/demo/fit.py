@@ -59,7 +59,7 @@ def seconds(given: list[str], steps: int) -> float:
     conf, prepared = parser.configuration(options), open_prepared(options.data_dir)
     with TemporaryDirectory() as out:
         start = time.monotonic()
-        model = recipe.make_model(conf, recipe.network_of(conf))
+        model = recipe.make_model(conf, recipe.network_of(conf), conf.stft(prepared.settings.sample_rate))
         recipe.train(conf, prepared, Path(out), model, mixtures=out, progress=False)
         return time.monotonic() - start
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
@@ -92,8 +92,11 @@ class Configuration:
         """The transform of the network, for songs at this rate in Hz."""
         return STFT(sample_rate, self.window_length, self.hop_length)
 
-    def load_weights(self, network: UNet) -> None:
+    def load_weights(self, network: UNet, stft: STFT) -> None:
         """Give a network what its training begins with, if the configuration names weights.
+
+        Args:
+            stft: the transform that it is trained on.
 
         Raises:
             FileNotFoundError: if there are no such weights.
@@ -103,15 +106,11 @@ class Configuration:
         if self.weights is None:
             return
         loaded = checkpoint.read(self.weights)
-        held, stft = loaded.network, loaded.stft
+        held = loaded.network
         if (held.in_channels, network.in_channels) == (1, 2):
             held = as_stereo(held)
-        found = {**held.arguments(), "window_length": stft.window_length, "hop_length": stft.hop_length}
-        asked = {
-            **network.arguments(),
-            "window_length": self.window_length,
-            "hop_length": self.hop_length,
-        }
+        found = {**held.arguments(), **asdict(loaded.stft)}
+        asked = {**network.arguments(), **asdict(stft)}
         if other := differences(found, asked):
             raise ValueError(f"weights {self.weights} have other settings: {'; '.join(other)}")
         network.load_state_dict(held.state_dict())
@@ -166,7 +165,7 @@ class RecipeParser(ArgumentParser):
             default=None,
             help="what the training begins with: a checkpoint, or the name of bundled weights",
         )
-        self.add_class_arguments(STFT, skip={"sample_rate"})
+        self.add_class_arguments(STFT, skip={"sample_rate", "window_type", "normalized"})
         self.add_class_arguments(UNet, skip={"sources"})
         self.add_class_arguments(ExcerptSettings)
         self.add_class_arguments(TrainSettings)
@@ -195,7 +194,7 @@ def scoring_parser(description: str | None, source: bool = True) -> ArgumentPars
     """The command line of a script that scores an experiment.
 
     Args:
-        source: whether it takes the songs as they were before they were prepared, too.
+        source: whether to add ``--source``, the songs before they were prepared.
     """
     found = ArgumentParser(description=description)
     found.add_argument("--exp_dir", type=Path, required=True, help="the experiment, trained")

@@ -6,9 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-MAY_CHANGE = frozenset({"epochs", "minutes", "patience"})
-"""Settings that may differ when a run is resumed: they say when it ends, not what it learns until then."""
-
 
 @dataclass(frozen=True)
 class TrainSettings:
@@ -78,5 +75,8 @@ class TrainSettings:
 
     @property
     def may_change(self) -> frozenset[str]:
-        """Settings that may differ when a run is resumed: a one-cycle schedule depends on its length."""
-        return MAY_CHANGE - {"epochs"} if self.schedule == "one-cycle" else MAY_CHANGE
+        """Settings that may differ when a run is resumed, since they only say when it ends.
+
+        A one-cycle schedule depends on the epochs, and a plateau schedule on the patience.
+        """
+        return frozenset({"minutes", "patience" if self.schedule == "one-cycle" else "epochs"})

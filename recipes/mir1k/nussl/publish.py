@@ -16,6 +16,7 @@ import svs_unet_plugin.nussl as svs
 from svs_unet_plugin.checkpoint import read
 from svs_unet_plugin.export import write_graph_beside
 from svs_unet_plugin.files import digest, write_text
+from svs_unet_plugin.training import configuration
 from svs_unet_plugin.unet import UNet, as_stereo
 from svs_unet_plugin.weights import PRETRAINED
 
@@ -59,4 +60,4 @@ def write_sums(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    configuration.run(main)

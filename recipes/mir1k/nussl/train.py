@@ -37,7 +37,8 @@ class ClipSettings:
         remix: whether new mixtures are drawn from the clips, rather than excerpts of them as they are.
         clips: whether the clips are trained on, rather than what else there is alone. The validation is by
             clips all the same.
-        every_clip: whether the test singers' clips are trained on, too: for weights to be used, not scored.
+        every_clip: whether the clips for validation and those of the test singers are trained on, too: for
+            weights to be used, not scored. The validation loss then says nothing about other songs.
         stretched: versions of each clip at other pitches and tempos, ≥ 0.
         synthetic_songs: how many, ≥ 0.
         soundfont: a file whose instruments play their bands, see `svs-unet data demo --soundfont`; None for
@@ -86,12 +87,14 @@ def main() -> None:
     parser.add_script_argument("--workers", type=int, default=0, help="processes that read data")
     options = parser.parse_args()
     conf, experiment = parser.configuration(options), Path(options.exp_dir)
+    if conf.sources != ("vocals",):
+        raise ValueError(f"sources must be vocals, got {','.join(conf.sources)}: clips have no other stems")
     nussl.utils.seed(conf.training.seed)
     model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(conf.sources, **conf.network))
-    conf.load_weights(model.layers["mask"])
+    stft = conf.stft()
+    conf.load_weights(model.layers["mask"], stft)
     configuration.keep(conf, experiment, options.data_dir)
     clip_settings = configuration.picked(ClipSettings, vars(options))
-    stft = conf.stft()
     params = svs.stft_params(stft)
 
     def clips(split: str, held_back: bool | None, **arguments: Any) -> Any:

@@ -53,7 +53,7 @@ def main() -> None:
         hop_length=stft.hop_length,
         **conf.network,
     )
-    conf.load_weights(model.network)
+    conf.load_weights(model.network, stft)
     songs = whole_songs(prepared, conf.sources)
     system = MaskSystem(model, excerpts, songs, conf.training, workers=options.workers)
     configuration.keep(conf, experiment, options.data_dir)

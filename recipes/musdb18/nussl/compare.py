@@ -234,7 +234,7 @@ def train_other(other: Other, prepared: Prepared, experiment: Path, device: str 
         other.conf,
         prepared,
         folder,
-        make_model(other.conf, other.network),
+        make_model(other.conf, other.network, other.stft),
         mixtures=experiment / "mixtures",
         device=device,
         progress=multiprocessing.parent_process() is None,  # or the bars would be in each other's way

@@ -14,6 +14,7 @@ from svs_unet_plugin.mixing.excerpts import mapped_songs
 from svs_unet_plugin.mixing.scaper import MixSettings
 from svs_unet_plugin.nussl import nussl
 from svs_unet_plugin.nussl.datasets import OnTheFly, open_mixtures, whole_songs
+from svs_unet_plugin.stft import STFT
 from svs_unet_plugin.training import configuration
 from svs_unet_plugin.training.configuration import Configuration
 
@@ -27,7 +28,8 @@ def main() -> None:
     parser.add_script_argument("--workers", type=int, default=0, help="processes that read data")
     options = parser.parse_args()
     conf, experiment = parser.configuration(options), Path(options.exp_dir)
-    model, prepared = make_model(conf, network_of(conf)), open_prepared(options.data_dir)
+    prepared = open_prepared(options.data_dir)
+    model = make_model(conf, network_of(conf), conf.stft(prepared.settings.sample_rate))
     configuration.keep(conf, experiment, options.data_dir)
     best = train(
         conf,
@@ -59,16 +61,17 @@ def network_of(conf: Configuration) -> dict[str, Any]:
     return svs.build_unet_mask_inference(conf.sources, **conf.network)
 
 
-def make_model(conf: Configuration, network: dict[str, Any]) -> Any:
+def make_model(conf: Configuration, network: dict[str, Any], stft: STFT) -> Any:
     """A ``nussl.ml.SeparationModel`` as the training begins with it.
 
     Args:
         network: the model's configuration; if it is not that of a `svs_unet_plugin.nussl.UNet`, ``conf``
             names no weights.
+        stft: the transform that it is trained on.
     """
     nussl.utils.seed(conf.training.seed)
     model = nussl.ml.SeparationModel(network)
-    conf.load_weights(model.layers["mask"])
+    conf.load_weights(model.layers["mask"], stft)
     return model
 
 
