@@ -56,9 +56,12 @@ def test_goes_on_where_it_was_stopped(clips: Path, tmp_path: Path) -> None:
 def test_bad_folders(clips: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no clips of MIR-1K"):
         mir1k.prepare(tmp_path, tmp_path / "out")
+    mir1k.prepare(clips, tmp_path / "out")
     soundfile.write(clips / "abjones_1_02.wav", np.zeros(10), 16_000)
-    with pytest.raises(ValueError, match=r"abjones_1_02\.wav has 1 channels"):
+    with pytest.raises(ValueError, match=r"holds clips of MIR-1K made with different settings: clips was"):
         mir1k.prepare(clips, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"abjones_1_02\.wav has 1 channels"):
+        mir1k.prepare(clips, tmp_path / "other")
 
 
 def test_pitch_and_tempo_change_apart(clips: Path, tmp_path: Path) -> None:

@@ -160,6 +160,28 @@ def test_names_what_it_skips(corpus: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("seconds", [None, 0.7])
+def test_nothing_is_left_of_a_track_that_was_damaged_since(
+    corpus: Path, tmp_path: Path, seconds: float | None
+) -> None:
+    source = Path(shutil.copytree(corpus, tmp_path / "in"))
+    settings = Settings(segment_seconds=seconds)
+    before = prepare(source, tmp_path / "out", settings, jobs=1)
+    (damaged,) = source.glob("train/*0003")
+    (damaged / "vocals.wav").write_bytes(b"no audio")
+    found = prepare(source, tmp_path / "out", settings, jobs=1)
+    assert list(found.skipped) == [f"train/{damaged.name}"]
+    left = [track.name for track in before.train if not track.name.startswith(damaged.name)]
+    assert [track.name for track in found.train] == left != [track.name for track in before.train]
+
+
+def test_a_piece_that_was_lost_is_made_again(corpus: Path, tmp_path: Path) -> None:
+    settings = Settings(segment_seconds=0.7)
+    before = prepare(corpus, tmp_path / "out", settings, jobs=1)
+    shutil.rmtree(before.train[1].path)
+    assert prepare(corpus, tmp_path / "out", settings, jobs=1).train == before.train
+
+
+@pytest.mark.parametrize("seconds", [None, 0.7])
 def test_killed_and_started_again(corpus: Path, tmp_path: Path, seconds: float | None) -> None:
     source = tmp_path / "in"
     shutil.copytree(corpus, source)

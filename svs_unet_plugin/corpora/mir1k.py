@@ -80,21 +80,23 @@ def prepare(clips: Path, out: Path) -> None:
         clips: a folder of two-channel files ``<singer>_<song>_<clip>.<wav or flac>``.
 
     Raises:
-        ValueError: if there is no such clip in the folder, or one has another number of channels.
+        ValueError: if there is no such clip in the folder, one has another number of channels, or ``out`` was
+            made of other clips.
     """
     paths = sorted(path for kind in ("wav", "flac") for path in Path(clips).glob(f"[!.]*_*_*.{kind}"))
     if not paths:
         raise ValueError(f"{clips} holds no clips of MIR-1K such as abjones_1_01.wav")
-    for path in tqdm(paths, desc="MIR-1K", unit="clip"):
-        split = "train" if path.name.partition("_")[0] in TRAIN_SINGERS else "test"
-        targets = _clip(Path(out) / split, path.stem)
-        if all(target.exists() for target in targets):
-            continue
-        samples, sample_rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
-        if samples.shape[1] != 2:
-            raise ValueError(f"{path} has {samples.shape[1]} channels, but a clip of MIR-1K has two")
-        accompaniment, vocals = samples.T[:, None] / np.float32(2)
-        _write(targets, vocals, accompaniment, sample_rate)
+    with claim(out, {"clips": fingerprint(paths)}, holds="clips of MIR-1K"):
+        for path in tqdm(paths, desc="MIR-1K", unit="clip"):
+            split = "train" if path.name.partition("_")[0] in TRAIN_SINGERS else "test"
+            targets = _clip(Path(out) / split, path.stem)
+            if all(target.exists() for target in targets):
+                continue
+            samples, sample_rate = soundfile.read(os.fsencode(path), dtype="float32", always_2d=True)
+            if samples.shape[1] != 2:
+                raise ValueError(f"{path} has {samples.shape[1]} channels, but a clip of MIR-1K has two")
+            accompaniment, vocals = samples.T[:, None] / np.float32(2)
+            _write(targets, vocals, accompaniment, sample_rate)
 
 
 def stretch(mixes: Sequence[Path], out: Path, versions: int, seed: int = 7) -> None:

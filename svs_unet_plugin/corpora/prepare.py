@@ -163,13 +163,15 @@ class _Writer:
 
     def has(self, track: Track) -> bool:
         """Whether the track is written, from its files as they are now."""
-        first = self.folder(track, 0)
-        if not all((first / f"{name}.wav").is_file() for name in STREAMS):
-            return False
-        return self.record(track).get("source") == fingerprint([track.path])
+        record = self.record(track)
+        return record.get("source") == fingerprint([track.path]) and all(
+            (self.folder(track, index) / f"{name}.wav").is_file()
+            for index in range(record["pieces"])
+            for name in STREAMS
+        )
 
     def record(self, track: Track) -> dict[str, Any]:
-        """What is kept of a track: the state of its files, and what is odd about it."""
+        """What is kept of a track: the state of its files, how many pieces it has, and what is odd."""
         path = self._record_file(track)
         return read_json(path, "record of a track") if path.is_file() else {}
 
@@ -191,6 +193,14 @@ class _Writer:
         return track.subset == "train" and track.name not in self.valid
 
     def write(self, track: Track) -> Check:
+        """Write a track; if it can't be used, nothing of an earlier state of it is left."""
+        check = self._write(track)
+        if check.problem:
+            self._record_file(track).unlink(missing_ok=True)
+            self._remove_pieces(track, 0)
+        return check
+
+    def _write(self, track: Track) -> Check:
         source = fingerprint([track.path])
         try:
             streams, meter = track.open(), Meter()
@@ -223,13 +233,16 @@ class _Writer:
                 with writers(paths, Encoding(), self.settings.sample_rate, channels, samples) as writes:
                     for write, stream in zip(writes, piece, strict=True):
                         write(stream)
-        for index in count(len(pieces)):  # of files that were longer before
-            if not (self.cuts(track) and self.folder(track, index).is_dir()):
+        self._remove_pieces(track, len(pieces))  # of files that were longer before
+        # Last, so that a track is made again if this is not done.
+        record = {"source": source, "pieces": len(pieces), "notes": found.notes}
+        write_json(self._record_file(track), record)
+
+    def _remove_pieces(self, track: Track, first: int) -> None:
+        for index in count(first) if self.cuts(track) else range(first, 1):
+            if not self.folder(track, index).is_dir():
                 break
             shutil.rmtree(self.folder(track, index))
-        # Last, so that a track is made again if this is not done.
-        record = {"source": source, "notes": found.notes}
-        write_json(self._record_file(track), record)
 
 
 def segments(samples: np.ndarray, length: int) -> list[np.ndarray]:
