@@ -135,7 +135,11 @@ def _unreachable(address: str) -> str:
 def parts(path: Path) -> tuple[Path, ...]:
     """The files that weights are in: a bundled graph's are in the checkpoint beside it."""
     beside = path.with_suffix(".pth")
-    return (path,) if path.parent != PRETRAINED or path == beside else (path, beside)
+    return (path, beside) if _is_bundled(path) and path != beside else (path,)
+
+
+def _is_bundled(path: Path) -> bool:
+    return path.parent.resolve() == PRETRAINED.resolve()
 
 
 def verify(path: Path) -> bool:
@@ -149,7 +153,7 @@ def verify(path: Path) -> bool:
     Raises:
         ValueError: if a file is not the one that was bundled.
     """
-    if path.parent != PRETRAINED:
+    if not _is_bundled(path):
         return False
     lines = (PRETRAINED / "SHA256SUMS").read_text().splitlines()
     expected = {name: digest for digest, name in (line.split() for line in lines)}

@@ -111,6 +111,8 @@ def test_bundled_weights_by_name(
     for name in (None, "vocals", "small"):
         assert weights_module.find(name) == tmp_path / f"{name or 'vocals'}.pth"
         assert checkpoint.read(name).stft == STFT()
+    monkeypatch.chdir(tmp_path)
+    assert weights_module.verify(weights_module.find("vocals.pth"))
     with pytest.raises(FileNotFoundError, match=r"no bundled weights of that name \(vocals, small\)"):
         checkpoint.read("large")
 
