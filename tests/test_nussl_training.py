@@ -106,12 +106,12 @@ workers=int(sys.argv[3]), remix=sys.argv[4] == "True")
 """
 
 
-@pytest.mark.parametrize("remix", [False, True])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers, remix", [(0, False), (2, False), (2, True)])
 def test_is_resumed_exactly_after_kill_9(songs: Path, tmp_path: Path, workers: int, remix: bool) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     settings = replace(SETTINGS, epochs=8)
-    train(songs, whole, settings, workers=workers, remix=remix)
+    # What is drawn does not depend on the number of workers.
+    train(songs, whole, settings, workers=0 if remix else workers, remix=remix)
     latest = killed / "checkpoints" / "latest.state.pth"
     assert kill_script_when(latest.exists, SCRIPT, songs, killed, workers, remix)
     done = len(state(killed)["history"]["train/loss"])
@@ -179,7 +179,10 @@ def test_other_songs_are_not_mixed_up_with_it(songs: Path, tmp_path: Path) -> No
     folder = nussl.datasets.MixSourceFolder(str(songs))
     data = svs.Remix([folder[0]], settings=svs.ExcerptSettings(excerpt_frames=70, filtered=0.5))
     model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(channels=2))
-    with pytest.raises(ValueError, match=r"transform was .*songs=.* and is now .*songs="):
+    with pytest.raises(
+        ValueError,
+        match=r"transform was .*songs=.* and is now .*songs=.*; validation_items was 2 and is now 1",
+    ):
         svs.train(model, data, data, tmp_path, SETTINGS, device="cpu")
 
 
@@ -197,6 +200,8 @@ def test_epochs_may_grow_where_the_schedule_does_not_depend_on_them(songs: Path,
     train(songs, tmp_path / "plateau", plateau)
     train(songs, tmp_path / "plateau", replace(plateau, epochs=3))
     train(songs, tmp_path / "whole", replace(plateau, epochs=3))
+    assert_same_state(state(tmp_path / "plateau"), state(tmp_path / "whole"))
+    train(songs, tmp_path / "plateau", plateau)  # fewer than there are: nothing is left to be done
     assert_same_state(state(tmp_path / "plateau"), state(tmp_path / "whole"))
     train(songs, tmp_path / "one-cycle")
     with pytest.raises(ValueError, match="epochs was 3 and is now 4"):
@@ -242,17 +247,6 @@ def test_mixed_precision(songs: Path, tmp_path: Path) -> None:
     assert not np.array_equal(exact, rounded)
     # bfloat16 has 8 bits: the loss differs, but by no more than a few of its last places.
     np.testing.assert_allclose(rounded, exact, rtol=0.05)
-
-
-def test_reads_data_in_other_processes(songs: Path, tmp_path: Path) -> None:
-    train(songs, tmp_path, workers=2)
-    assert len(state(tmp_path)["history"]["train/loss"]) == 3
-
-
-@pytest.mark.parametrize("change", [{"epochs": 0}, {"batch_size": 0}, {"schedule": "cosine"}])
-def test_bad_settings(change: dict) -> None:
-    with pytest.raises(ValueError, match=next(iter(change))):
-        replace(SETTINGS, **change)
 
 
 def test_trains_on_remixed_songs_and_knows_them_again(songs: Path, tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -179,6 +180,10 @@ def test_on_the_fly(prepared: Prepared) -> None:
     assert torch.equal(first["mix_magnitude"], again["mix_magnitude"])
     assert not torch.equal(first["mix_magnitude"], second["mix_magnitude"])
     assert torch.equal(data[1]["mix_magnitude"], first["mix_magnitude"])
+    other = pickle.loads(pickle.dumps(data))  # as a worker that is spawned gets it
+    assert torch.equal(other[1]["mix_magnitude"], first["mix_magnitude"])
+    del other
+    assert torch.equal(data[1]["mix_magnitude"], first["mix_magnitude"])
 
 
 def train_on_the_fly(prepared: Prepared, out: Path, workers: int) -> dict[str, torch.Tensor]:
@@ -212,7 +217,7 @@ def test_training_on_the_fly_depends_on_neither_kills_nor_workers(prepared: Prep
 
 
 def test_whole_songs(prepared: Prepared) -> None:
-    data = whole_songs(prepared.valid)
+    data = pickle.loads(pickle.dumps(whole_songs(prepared.valid)))  # as a worker that is spawned gets it
     streams, _ = prepared.valid[0].read()
     np.testing.assert_array_equal(data[0]["mix"].audio_data, streams["mixture"])
     np.testing.assert_array_equal(data[0]["sources"]["drums"].audio_data, streams["drums"])

@@ -242,7 +242,7 @@ def _from_pretrained() -> None:
             if "sample_rate" not in content.get("model_args", {"sample_rate"}):
                 content["model_args"]["sample_rate"] = base_models.SR_HASHTABLE.get(name)
         model = from_pretrained(cls, content, *args, **kwargs)
-        return model.eval() if getattr(model, "loads_in_evaluation_mode", False) else model
+        return model.eval() if content.get("model_name") == "SVSUNet" else model
 
     base_models.BaseModel.from_pretrained = classmethod(from_data_only)
 

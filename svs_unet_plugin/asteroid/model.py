@@ -48,9 +48,6 @@ class SVSUNet(BaseModel):
         ('vocals', 'accompaniment')
     """
 
-    loads_in_evaluation_mode = True
-    """Whether ``from_pretrained`` returns it so; asteroid's own models come out in training mode."""
-
     def __init__(
         self,
         sources: Sequence[str] = ("vocals",),

@@ -134,7 +134,7 @@ def train(
     After each epoch ``out`` holds ``checkpoints/last.ckpt`` and those of the five best epochs,
     ``losses.csv``, ``loss.png`` and Lightning's logs. A run that was stopped, in whatever way, and is called
     again, ends where an undisturbed one ends: on one CPU to the bit, on GPUs not. Only what ``minutes`` has
-    stopped in the middle of an epoch does not: given more minutes, it takes that part for an epoch.
+    stopped in the middle of an epoch does not: resumed with more minutes, that part counts as a whole epoch.
 
     Args:
         system: whose settings and data must be those of the earlier call, but for what may change.
@@ -171,11 +171,13 @@ def train(
         callbacks.append(Stop(monitor="val_loss", patience=settings.patience))
     if "precision" not in trainer_options:
         trainer_options["precision"] = "bf16-mixed" if _uses_bfloat16(system, trainer_options) else "32-true"
+    last = checkpoints / "last.ckpt"
+    done = load_weights_only(last)["epoch"] + 1 if last.exists() else 0
     trainer = Trainer(
         **trainer_options,
         sync_batchnorm=trainer_options.get("accelerator") != "cpu" and torch.cuda.is_available(),
         gradient_clip_val=settings.max_norm,
-        max_epochs=settings.epochs,
+        max_epochs=max(settings.epochs, done),
         max_time=None if settings.minutes is None else timedelta(minutes=settings.minutes),
         callbacks=callbacks,
         plugins=[WholeFiles()],
@@ -195,7 +197,6 @@ def train(
         if trainer.is_global_zero
         else nullcontext()
     )
-    last = checkpoints / "last.ckpt"
     with claimed:
         trainer.fit(system, ckpt_path=last if last.exists() else None)
     return Path(best.best_model_path)
@@ -217,6 +218,7 @@ def _description(system: MaskSystem) -> dict[str, Any]:
         "excerpts": str(system.excerpts.mixer.settings),
         "excerpts_seed": system.excerpts.seed,
         "items": len(system.excerpts),
+        "validation_items": len(system.val_loader.dataset),
         "songs": system.excerpts.mixer.digest(),
     }
 

@@ -6,6 +6,7 @@ import os
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -43,7 +44,7 @@ from svs_unet_plugin.training.loss import phase_sensitive_magnitude
 nussl = compat.import_nussl()
 
 HEADROOM = 12.0
-"""dB that an excerpt may lie below the largest magnitude of the song that it stands for."""
+"""The peak of an excerpt is drawn up to so many dB below 1, as if a louder part of its song lay elsewhere."""
 
 
 class Remix(nussl.datasets.BaseDataset):  # type: ignore[name-defined]
@@ -174,16 +175,16 @@ class OnTheFly(nussl.datasets.OnTheFly):  # type: ignore[name-defined]
         self._links = TemporaryDirectory(prefix="svs_unet_plugin")  # as long as the dataset is there
         link_stems(prepared, Path(self._links.name))
         mixer = Mixer(Path(self._links.name), settings, prepared.settings.sample_rate)
-
-        def mix(dataset: Any, item: Draw | int) -> dict[str, Any]:
-            mixed = mixer.mix(int(draw_generator(seed, item).integers(2**31)))
-            return _item(dataset, mixed.mixture, mixed.stems, mixer.sample_rate)
-
-        super().__init__(mix, items, **arguments)
+        super().__init__(_Mix(mixer, seed), items, **arguments)
         self.settings, self.seed = settings, seed
+        self._songs = [track.name for track in prepared.train]
 
     def __repr__(self) -> str:
-        return f"OnTheFly(settings={self.settings}, seed={self.seed})"
+        return f"OnTheFly(settings={self.settings}, songs={self._songs}, seed={self.seed})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the folder of links, which is the first process's to remove."""
+        return {name: value for name, value in vars(self).items() if name != "_links"}
 
     def __getitems__(self, draws: Sequence[Draw | int]) -> list[dict[str, Any]]:
         """Mixtures after the dataset's transforms, whose random numbers are the draw's, too."""
@@ -192,6 +193,18 @@ class OnTheFly(nussl.datasets.OnTheFly):  # type: ignore[name-defined]
             with _seeded((self.seed, *as_draw(draw))):
                 items.append(self.transform({**self.process_item(draw), "index": index}))
         return items
+
+
+@dataclass(frozen=True)
+class _Mix:
+    """Makes an item of `OnTheFly`."""
+
+    mixer: Mixer
+    seed: int
+
+    def __call__(self, dataset: Any, item: Draw | int) -> dict[str, Any]:
+        mixed = self.mixer.mix(int(draw_generator(self.seed, item).integers(2**31)))
+        return _item(dataset, mixed.mixture, mixed.stems, self.mixer.sample_rate)
 
 
 DRAWN = (Remix, OnTheFly)
@@ -217,12 +230,18 @@ def whole_songs(tracks: Sequence[Track], **arguments: Any) -> Any:
     Args:
         arguments: of the dataset, such as ``transform``.
     """
+    return nussl.datasets.OnTheFly(_Read(tuple(tracks)), len(tracks), **arguments)
 
-    def read(dataset: Any, item: int) -> dict[str, Any]:
-        streams, sample_rate = tracks[item].read()
+
+@dataclass(frozen=True)
+class _Read:
+    """Makes an item of `whole_songs`."""
+
+    tracks: tuple[Track, ...]
+
+    def __call__(self, dataset: Any, item: int) -> dict[str, Any]:
+        streams, sample_rate = self.tracks[item].read()
         return _item(dataset, streams["mixture"], {name: streams[name] for name in STEMS}, sample_rate)
-
-    return nussl.datasets.OnTheFly(read, len(tracks), **arguments)
 
 
 @contextmanager

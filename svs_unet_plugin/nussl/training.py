@@ -37,6 +37,8 @@ from svs_unet_plugin.training.settings import TrainSettings
 
 nussl = compat.import_nussl()
 
+CACHE = nussl.datasets.transforms.Cache
+
 LOSSES = {"l1": "L1Loss", "snr": "SpectralSNRLoss"}
 """What nussl calls the losses of `TrainSettings`."""
 
@@ -63,7 +65,7 @@ def train(
 
     Args:
         model: a ``nussl.ml.SeparationModel`` of `build_unet_mask_inference`.
-        train_data: a nussl dataset with `training_transform`, a cache in which is filled first; or `Remix`.
+        train_data: a nussl dataset with `training_transform`, whose cache is filled first; or `Remix`.
         val_data: the same with ``excerpt_frames=None``: songs are validated whole, one at a time.
         out: a folder for this run alone.
         device: ``"cpu"`` or ``"cuda"``; by default a GPU if there is one.
@@ -79,7 +81,7 @@ def train(
     """
     settings = settings or TrainSettings()
     checkpoints = Path(out) / "checkpoints"
-    description = _description(settings, model, train_data)
+    description = _description(settings, model, train_data, val_data)
     with claim(checkpoints, description, holds="a training run", may_change=settings.may_change):
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         run = _Run(checkpoints / "latest.state.pth")
@@ -196,7 +198,7 @@ class _Run:
             trainer.load_state_dict(
                 {
                     "epoch": len(self.history["train/loss"]),
-                    "max_epochs": settings.epochs,
+                    "max_epochs": max(settings.epochs, len(self.history["train/loss"])),
                     "epoch_length": settings.epoch_steps,
                 }
             )
@@ -229,10 +231,9 @@ class _Run:
         )
 
 
-def _description(settings: TrainSettings, model: Any, train_data: Any) -> dict[str, Any]:
+def _description(settings: TrainSettings, model: Any, train_data: Any, val_data: Any) -> dict[str, Any]:
     """What must be the same for a run to be resumed: settings, network, and data, wherever these lie."""
-    cache_class = nussl.datasets.transforms.Cache
-    steps = getattr(train_data.transform, "transforms", [train_data.transform])
+    steps = [step for step in _steps(train_data) if not isinstance(step, CACHE)]
     if isinstance(train_data, DRAWN):
         steps = [train_data, *steps]
     arguments = {key: module.get("args") for key, module in model.config["modules"].items()}
@@ -240,9 +241,15 @@ def _description(settings: TrainSettings, model: Any, train_data: Any) -> dict[s
         **asdict(settings),
         "network": json.dumps(arguments, sort_keys=True),
         "STFT": str(train_data.stft_params),
-        "transform": [repr(step) for step in steps if not isinstance(step, cache_class)],
+        "transform": [repr(step) for step in steps],
         "items": len(train_data),
+        "validation_items": len(val_data),
     }
+
+
+def _steps(dataset: Any) -> list[Any]:
+    """The transforms of a dataset, in order."""
+    return getattr(dataset.transform, "transforms", [dataset.transform])
 
 
 def collate(items: Any) -> Any:
@@ -271,10 +278,8 @@ def _bfloat16(model: nn.Module, device: str) -> Iterator[None]:
 
 def _fill_caches(*datasets: Any, progress: bool) -> None:
     """Fill the caches among the datasets' transforms, unless they were opened as populated."""
-    cache_class = nussl.datasets.transforms.Cache
     for dataset in datasets:
-        steps = getattr(dataset.transform, "transforms", [dataset.transform])
-        if any(isinstance(step, cache_class) for step in steps) and not dataset.cache_populated:
+        if any(isinstance(step, CACHE) for step in _steps(dataset)) and not dataset.cache_populated:
             for i in tqdm(range(len(dataset)), desc="Cache", unit="item", disable=not progress):
                 dataset[i]
             dataset.cache_populated = True
