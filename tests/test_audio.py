@@ -74,6 +74,8 @@ def loudest(path: Path) -> list[int]:
         ("3.0", 3, "a.ogg", ()),
         ("5.0", 5, "a.ogg", ()),
         ("5.1", 6, "a.ogg", (3,)),  # Vorbis leaves nothing of 600 Hz in the channel of the bass
+        ("6.1", 7, "a.ogg", (3,)),
+        ("7.1", 8, "a.ogg", (3,)),
         ("3.0", 3, "a.opus", ()),
         ("7.1", 8, "a.opus", ()),
     ],
@@ -327,7 +329,9 @@ ID3 = b"ID3\4\0\0\0\0\2\0TIT2\0\0\0\6\0\0\3title" + bytes(241)
 
 @pytest.mark.parametrize("between", [b"", ID3, b"TAG" + bytes(125) + ID3])
 @pytest.mark.parametrize("header", ["0", "1"])
-def test_mp3_files_joined_end_to_end(tmp_path: Path, between: bytes, header: str) -> None:
+def test_mp3_files_joined_end_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, between: bytes, header: str
+) -> None:
     """As DJ mixes and podcasts are."""
     options = ["-write_xing", header, "-id3v2_version", "0"]
     first = encode(tmp_path, "a.mp3", *options).read_bytes()
@@ -339,6 +343,9 @@ def test_mp3_files_joined_end_to_end(tmp_path: Path, between: bytes, header: str
     assert joined.shape[1] >= len(played) > 1.9 * 88_200
     ends = [np.std(heard[-60_000:-3000]) for heard in (joined.T, played)]
     assert ends[0] > 0.01 and ends[0] == pytest.approx(ends[1], rel=0.05)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match="needs ffmpeg, which is not installed"):
+        audio.open_file(tmp_path / "joined.mp3")
 
 
 def test_an_mp3_with_a_header_that_states_too_few_frames(tmp_path: Path) -> None:
@@ -385,6 +392,20 @@ def test_a_start_behind_damage_that_is_put_up_with(tmp_path: Path) -> None:
     file = audio.open_file(tmp_path / "a.flac", keep_going=True, start=0.6)
     with pytest.raises(ValueError, match=r"a\.flac ends at second 0\.\d+, and 0\.6 is behind that"):
         list(file.blocks())
+
+
+def test_a_start_in_front_of_damage_that_is_put_up_with(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.flac", np.tile(noise(), (1, 10)).T, 44_100)
+    content = bytearray((tmp_path / "a.flac").read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 3000] = bytes(3000)
+    (tmp_path / "a.flac").write_bytes(content)
+    whole, part, short = (
+        np.concatenate(list(audio.open_file(tmp_path / "a.flac", keep_going=True, **which).blocks()), axis=1)
+        for which in ({}, {"start": 1.3}, {"start": 1.3, "duration": 2.2})
+    )
+    begin = round(1.3 * 44_100)
+    np.testing.assert_array_equal(part, whole[:, begin:])
+    np.testing.assert_array_equal(short, part[:, : round(2.2 * 44_100)])
 
 
 def test_nan_is_silence_if_asked_to_keep_going(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import signal
 import struct
@@ -24,6 +25,7 @@ import torch
 
 from svs_unet_plugin import STFT, UNet, audio, encoding, engines
 from svs_unet_plugin.cli import main, reports
+from svs_unet_plugin.cli.separate import _Seconds
 from svs_unet_plugin.cli.separate import separate as command
 from svs_unet_plugin.separator import Separator
 
@@ -116,21 +118,34 @@ def test_formats(
     song, tags = tmp_path / "song.flac", {"title": "Ünï ♪", "artist": "A=B; C", "date": "1999", "track": "3"}
     metadata = [word for key, value in tags.items() for word in ("-metadata", f"{key}={value}")]
     subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "plain.wav", *metadata, song], check=True)
-    common = ["--filename", "{stem}.{ext}", "--clip-mode", "none"]
+    common = ["--filename", "{artist} {stem}.{ext}", "--clip-mode", "none"]
     for out, form in (("float", ["wav"]), ("first", flags), ("second", flags)):
         assert separate(song, "-o", tmp_path / out, "--format", *form, *common) == 0
     for stem in ("vocals", "accompaniment"):
-        path = tmp_path / "first" / f"{stem}.{flags[0]}"
+        path = tmp_path / "first" / f"A=B; C {stem}.{flags[0]}"
         assert path.read_bytes() == (tmp_path / "second" / path.name).read_bytes()
         assert encoding.read_tags(path) == tags
         written, found = audio.read(path)
-        expected = audio.resample(audio.read(tmp_path / "float" / f"{stem}.wav")[0], 22_050, rate)
+        expected = audio.resample(audio.read(tmp_path / "float" / f"A=B; C {stem}.wav")[0], 22_050, rate)
         if flags[0] == "m4a":  # which ffmpeg plays to the end of a frame of 1024 samples
             assert 0 <= written.shape[1] - expected.shape[1] < 1024
             written = written[:, : expected.shape[1]]
         assert (found, written.shape) == (rate, expected.shape)
         inside = slice(2000, -2000)  # filters ring where the tones begin and end
         assert np.abs(written - expected)[:, inside].max() < tolerance < np.abs(expected).max()
+
+
+def test_a_bit_rate(separate: Callable[..., int], tmp_path: Path) -> None:
+    song = write_song(tmp_path / "song.wav", 10)
+    for form in ("mp3", "ogg", "opus", "m4a"):
+        assert separate(song, "--stem", "vocals", "--format", form, "--bitrate", "64k") == 0
+        size = (tmp_path / "out" / "song" / f"vocals.{form}").stat().st_size
+        assert 8 * size / 10 == pytest.approx(64_000, rel=0.25), form
+
+
+def test_times() -> None:
+    given = {"1:02:03.5": 3723.5, "2:00": 120.0, "61.5": 61.5}
+    assert {text: _Seconds().convert(text, None, None) for text in given} == given
 
 
 def test_the_command_knows_all_forms() -> None:
@@ -170,19 +185,21 @@ def test_clip_modes(separate: Callable[..., int], tmp_path: Path, capsys: pytest
     stems = {}
     for mode, flags in {
         "float": [],
-        "rescale": ["--bit-depth", "16"],  # it is the default of whole numbers
+        "rescale": ["--bit-depth", "16"],  # it is the default of all but float
+        "flac": ["--format", "flac"],
+        "ogg": ["--format", "ogg"],
         "clamp": ["--bit-depth", "24", "--clip-mode", "clamp"],
         "none": ["--bit-depth", "16", "--clip-mode", "none"],
     }.items():
         assert separate(song, "-o", tmp_path / mode, *flags) == 0
-        paths = [tmp_path / mode / "loud" / f"{stem}.wav" for stem in ("vocals", "accompaniment")]
+        paths = [next((tmp_path / mode / "loud").glob(f"{s}.*")) for s in ("vocals", "accompaniment")]
         stems[mode] = np.stack([audio.read(path)[0] for path in paths])
         said = capsys.readouterr().err
         if mode == "float":
             assert said == ""
-        elif mode == "rescale":
-            decibels = 20 * np.log10(np.abs(stems["float"]).max())
-            assert f"vocals.wav and accompaniment.wav: {decibels:.2f} dB quieter" in said
+        elif mode in ("rescale", "flac", "ogg"):
+            decibels, form = 20 * np.log10(np.abs(stems["float"]).max()), paths[0].suffix
+            assert f"vocals{form} and accompaniment{form}: {decibels:.2f} dB quieter" in said
         else:
             beyond = (np.abs(stems["float"][1]) > 1).sum()
             assert f"{paths[1]}: {beyond} samples beyond full scale were cut" in said
@@ -268,7 +285,8 @@ def test_several_at_a_time_and_a_part_of_each(
     for out, jobs in (("one", 1), ("two", 2)):
         assert separate(*songs, *part, "-o", tmp_path / out, "--jobs", jobs, "--verbose") == 0
         said = capsys.readouterr().err
-        assert "2.wav: 0 s of audio in" in said and "on cpu" in said
+        assert "2.wav: 0 s of audio in" in said
+        assert f"on cpu, {max(threads // jobs, 1)} threads a song" in said
         assert "3 songs: 3 done; 2 s of audio in" in said  # 1.5 s
     assert torch.get_num_threads() == threads
     assert tree(tmp_path / "one") == tree(tmp_path / "two")
@@ -290,14 +308,15 @@ def test_a_pipe(separate: Callable[..., int], song: Path, checkpoint_path: Path,
     assert run.stderr.startswith(b"svs-unet: - is not audio") and len(run.stderr.splitlines()) == 1
 
 
-def test_a_name_that_is_not_utf_8(checkpoint_path: Path, tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf_8(
+    separate: Callable[..., int], checkpoint_path: Path, tmp_path: Path
+) -> None:
     name = os.fsdecode(b"caf\xe9")
     song = write_song(tmp_path / "song.wav").rename(tmp_path / f"{name}.wav")
-    command = [*COMMAND, song, "-o", tmp_path / "out", "-w", checkpoint_path]
-    for form in ("wav", "mp3"):
-        run = subprocess.run([*command, "--format", form], capture_output=True)
-        assert (run.returncode, run.stderr) == (0, b"")
-        assert run.stdout.splitlines()[0] == os.fsencode(tmp_path / "out" / name / f"vocals.{form}")
+    run = subprocess.run([*COMMAND, song, "-o", tmp_path / "out", "-w", checkpoint_path], capture_output=True)
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert run.stdout.splitlines()[0] == os.fsencode(tmp_path / "out" / name / "vocals.wav")
+    assert separate(song, "--format", "mp3") == 0
     assert tree(tmp_path / "out") == [
         f"{name}/{s}.{f}" for s in ("accompaniment", "vocals") for f in ("mp3", "wav")
     ]
@@ -320,7 +339,8 @@ def test_progress_on_a_terminal(checkpoint_path: Path, song: Path, tmp_path: Pat
             break
     os.close(terminal)
     assert process.wait() == 0
-    assert b"other.wav: 100%" in said and b"2/2 s" in said and b"songs:" in said
+    assert b"other.wav: 100%" in said and b"2/2 s" in said
+    assert re.search(rb"songs: +\d+%\|", said)
     assert b"2 songs: 2 done; 2 s of audio" in said
 
 
@@ -615,7 +635,7 @@ def test_names_that_the_terminal_has_no_characters_for(checkpoint_path: Path, tm
 @pytest.mark.parametrize("how, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_in_the_middle(checkpoint_path: Path, tmp_path: Path, how: int, code: int) -> None:
     song, out = tmp_path / "long.wav", tmp_path / "out"
-    soundfile.write(song, np.random.default_rng(0).uniform(-1, 1, (44_100 * 600, 2)), 44_100)
+    soundfile.write(song, np.random.default_rng(0).uniform(-1, 1, (44_100 * 120, 2)), 44_100)
     command = [sys.executable, "-c", SLOW, "separate", song, "-o", out, "-w", checkpoint_path]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not list(out.glob("*/.*.part")):

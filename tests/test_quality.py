@@ -35,17 +35,15 @@ def test_the_two_tables_of_the_card_agree() -> None:
     assert plain == values(first) and len(plain) == 3
 
 
-@pytest.mark.parametrize("quality", ["QQ", "HQ"])
-def test_a_changed_resampler_is_found(quality: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_resampler_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = soxr.ResampleStream
 
     def changed(*arguments: object, **options: object) -> soxr.ResampleStream:
-        return stream(*arguments, **{**options, "quality": quality})
+        return stream(*arguments, **{**options, "quality": "QQ"})
 
     monkeypatch.setattr(soxr, "ResampleStream", changed)
     ((mixture, song),) = songs("Falcon 69")
     estimates = Separator("vocals", "cpu").separate(mixture, RATE)
     found = sdr(*(np.stack([those[source] for source in SOURCES]) for those in (song, estimates)))
     (line,) = [line for line in CARD.splitlines() if line.startswith("| Falcon 69: `vocals`")]
-    differs = np.abs(found - np.array(values(line))[[0, 3]]) > TOLERANCE
-    assert differs.all() == differs.any() == (quality == "QQ")
+    assert (np.abs(found - np.array(values(line))[[0, 3]]) > TOLERANCE).all()

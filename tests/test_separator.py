@@ -13,7 +13,7 @@ import soundfile
 import torch
 from scipy.signal import butter, sosfilt
 
-from svs_unet_plugin import STFT, Separator, UNet, audio, pipeline, separate
+from svs_unet_plugin import STFT, Separator, UNet, audio, encoding, pipeline, separate
 from svs_unet_plugin.corpora.synthetic.song import make_song
 from svs_unet_plugin.engines.torch_engine import in_float32
 from svs_unet_plugin.separator import Cancelled
@@ -149,20 +149,13 @@ def test_no_tf32_on_a_gpu() -> None:
     assert (torch.backends.cudnn.allow_tf32, torch.backends.cudnn.deterministic) == before
 
 
-def test_the_same_input_gives_the_same_bytes(checkpoint_path: Path, song_path: Path, tmp_path: Path) -> None:
-    outputs = []
-    for name in ("first", "second"):
-        command = [sys.executable, "-m", "svs_unet_plugin.cli", "separate", song_path]
-        subprocess.run([*command, "-o", tmp_path / name, "-w", checkpoint_path], check=True)
-        outputs.append([path.read_bytes() for path in sorted((tmp_path / name).rglob("*.wav"))])
-    assert len(outputs[0]) == 2 and outputs[0] == outputs[1]
-
-
 def test_a_file_is_separated_like_an_array(
-    separator: Separator, song_path: Path, song: np.ndarray, tmp_path: Path
+    separator: Separator, song_path: Path, song: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(encoding, "RIFF_BYTES", 1000)
     paths = separator.separate_file(song_path, tmp_path / "out")
     expected = separator.separate(song, 44_100)
+    assert {soundfile.info(path).format for path in paths.values()} == {"RF64"}  # as of large files
     for name, path in paths.items():
         stem, sample_rate = audio.read(path)
         assert sample_rate == 44_100
@@ -291,7 +284,12 @@ def test_a_rate_that_is_a_whole_number_as_a_float(separator: Separator, song: np
 def test_anything_like_an_array_is_audio(separator: Separator, song: np.ndarray) -> None:
     part = song[:, 50_000:51_000]
     expected = separator.separate(part, 44_100)["vocals"]
-    for audio_like in (part.tolist(), tuple(map(tuple, part.tolist())), part.astype(">f4"), part[::1, :]):
+    for audio_like in (
+        part.tolist(),
+        tuple(map(tuple, part.tolist())),
+        part.astype(">f4"),
+        part[:, ::-1].copy()[:, ::-1],
+    ):
         vocals = separator.separate(audio_like, 44_100)["vocals"]  # type: ignore[call-overload]
         np.testing.assert_array_equal(vocals, expected)
     integers = np.round(part * 2**15).astype(np.int16)
