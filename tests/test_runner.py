@@ -19,7 +19,8 @@ from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 from svs_unet_plugin.evaluation import costs, runner, store
 from svs_unet_plugin.evaluation.costs import measure, peak_memory
 from svs_unet_plugin.evaluation.metrics import SCALE_METRICS, museval_scores, scale_scores
-from svs_unet_plugin.evaluation.report.tables import best_of_each_kind
+from svs_unet_plugin.evaluation.report import write_report
+from svs_unet_plugin.evaluation.report.tables import best_of_each_kind, system_table
 from svs_unet_plugin.evaluation.runner import (
     Entry,
     Song,
@@ -146,6 +147,28 @@ def test_finished_tracks_are_not_done_again(test_tracks: list[Track], tmp_path: 
     when = one.stat().st_mtime_ns
     run(tmp_path, [Filtered().entry()], test_tracks, 1)
     assert one.stat().st_mtime_ns == when and other.is_file()
+
+
+def test_what_was_scored_earlier_does_not_count(test_tracks: list[Track], tmp_path: Path) -> None:
+    """Of other tracks and systems: a report, medians and alarms are of those that are asked for."""
+    run(tmp_path, [Filtered().entry(), Filtered(gain=0.1).entry("other")], test_tracks, 1, listened=2)
+    run(tmp_path, [Filtered().entry()], test_tracks[:1], 1, listened=1)
+    names = [test_tracks[0].name]
+    assert "medians over 2 tracks" in system_table(tmp_path, "some")
+    table = system_table(tmp_path, "some", names)
+    assert "medians over 1 tracks" in table
+    (system,) = store.read_systems(tmp_path, ["some"])
+    scores = store.read_scores(tmp_path, [system], names)
+    assert set(scores.track) == set(names)
+    snr = scores.set_index(["source", "metric"]).score["vocals", "SNR"]
+    assert f" {snr:.2f} |" in next(line for line in table.splitlines() if line.startswith("| vocals"))
+    assert alarms(tmp_path, "some", names[:0]) != alarms(tmp_path, "some", names)
+
+    report = write_report(tmp_path, tmp_path / "report", "Some", ids=["some"], tracks=names)
+    rows = report.csv.read_text()
+    assert names[0] in rows and test_tracks[1].name not in rows and "other," not in rows
+    assert "Medians over 1 tracks" in report.markdown.read_text()
+    assert test_tracks[1].name not in report.page.read_text()
 
 
 def test_files_of_somebody_else_are_not_deleted(test_tracks: list[Track], tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.metadata import version
@@ -313,14 +313,14 @@ def score(results: Path, system: str, song: Song, estimates: Mapping[str, np.nda
         scores.save(beside)
 
 
-def alarms(results: Path, system: str) -> list[str]:
-    """What looks like a defect in a system's scores: a sentence each.
+def alarms(results: Path, system: str, tracks: Collection[str] | None = None) -> list[str]:
+    """What looks like a defect in a system's scores of these tracks, or of all: a sentence each.
 
     The network does nothing, if the vocals are hardly better than the mixture; or their level is wrong, if
     SI-SDR, which makes up for the level, is far above the SNR, which is the SDR of whole songs.
     """
-    (described,) = (found for found in store.read_systems(results) if found.id == system)
-    scores = store.read_scores(results, [described])
+    (described,) = store.read_systems(results, [system])
+    scores = store.read_scores(results, [described], tracks)
     vocals = scores[scores.source == "vocals"].groupby("metric").score.median()
     if vocals.reindex(["SNR", "SNRi", "SI-SDR", "SI-SDRi"]).isna().any():
         return [f"{system} has no scores of vocals: they or the accompaniment are silent in all tracks"]

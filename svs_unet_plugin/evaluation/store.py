@@ -15,7 +15,7 @@ Each system has a folder of its own, and all that is in it is written whole or n
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -77,8 +77,11 @@ def write_system(results: Path, system: System) -> None:
     write_json(results / system.id / "system.json", content)
 
 
-def read_systems(results: Path) -> list[System]:
-    """All systems of a folder, in the order of their ids.
+def read_systems(results: Path, ids: Collection[str] | None = None) -> list[System]:
+    """Systems of a folder, in the order of their ids.
+
+    Args:
+        ids: which to read; all by default.
 
     Raises:
         FileNotFoundError: if there is none.
@@ -86,6 +89,8 @@ def read_systems(results: Path) -> list[System]:
     """
     systems = []
     for path in sorted(results.glob("*/system.json")):
+        if ids is not None and path.parent.name not in ids:
+            continue
         content = read_json(path, "description of a system")
         try:
             systems.append(System(path.parent.name, **content))
@@ -121,7 +126,9 @@ def write_scale(
     write_json(scale_file(results, system, track), rounded)
 
 
-def read_scores(results: Path, systems: Sequence[System] | None = None) -> pd.DataFrame:
+def read_scores(
+    results: Path, systems: Sequence[System] | None = None, tracks: Collection[str] | None = None
+) -> pd.DataFrame:
     """Every system's score of every track: a row each, with one number in dB.
 
     A score of museval's is the median over a track's windows of one second, without those where it is not
@@ -129,6 +136,7 @@ def read_scores(results: Path, systems: Sequence[System] | None = None) -> pd.Da
 
     Args:
         systems: which to read; all by default.
+        tracks: names of those to read; all by default, also those of earlier runs.
 
     Returns:
         Columns ``system`` (the id), ``track``, ``source``, ``metric`` and ``score``. A score is NaN where it
@@ -143,6 +151,8 @@ def read_scores(results: Path, systems: Sequence[System] | None = None) -> pd.Da
     for system in read_systems(results) if systems is None else systems:
         for folder, read in (("test", _bss), ("scale", _scale)):
             for path in sorted((results / system.id / folder).glob("*.json")):
+                if tracks is not None and path.stem not in tracks:
+                    continue
                 content = read_json(path, "file of scores")
                 try:
                     scores = read(content)

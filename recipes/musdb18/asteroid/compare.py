@@ -279,7 +279,14 @@ def main() -> None:
         Fact("Songs to train on", str(len(prepared.train))),
         Fact("Songs to test on", str(len(tracks))),
     ]
-    report = write_report(out / "results", out / "report", "U-Net and asteroid's separators", facts)
+    report = write_report(
+        out / "results",
+        out / "report",
+        "U-Net and asteroid's separators",
+        facts,
+        ids=[entry.system.id for entry in entries],
+        tracks=[track.name for track in tracks],
+    )
     print(report.markdown.read_text(encoding="utf-8"))
     print(report.page)
 

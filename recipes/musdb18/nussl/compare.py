@@ -86,20 +86,22 @@ def main() -> None:
         entry_of(experiment) if id == "unet" else others[id].entry(experiment) if id in others else known[id]
         for id in chosen
     ]
-    results = experiment / "results"
+    results, names = experiment / "results", [track.name for track in tracks]
     run(results, entries, tracks, options.jobs, costs=True, listened=LISTENED_TRACKS)
     report = write_report(
         results,
         experiment,
         "Singing-voice separation: the U-Net and others",
         facts(experiment, conf, tracks, options.epochs if set(chosen) & set(others) else None),
+        ids=chosen,
+        tracks=names,
         musdb18_test=is_musdb18_test(prepared, tracks),
     )
-    systems = store.read_systems(results)
-    print(markdown(score_table(systems, store.read_scores(results, systems), "vocals")))
+    systems = store.read_systems(results, chosen)
+    print(markdown(score_table(systems, store.read_scores(results, systems, names), "vocals")))
     for entry in entries:
         if entry.system.kind == "trained":
-            for alarm in alarms(results, entry.system.id):
+            for alarm in alarms(results, entry.system.id, names):
                 print(f"ALARM: {alarm}")
     print(report.page)
 

@@ -6,7 +6,7 @@ Vega-Lite; the browser draws them with the one copy of Vega in the page, at the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,7 +78,14 @@ class Report:
 
 
 def write_report(
-    results: Path, out: Path, title: str, facts: Sequence[Fact] = (), *, musdb18_test: bool = False
+    results: Path,
+    out: Path,
+    title: str,
+    facts: Sequence[Fact] = (),
+    *,
+    ids: Collection[str] | None = None,
+    tracks: Collection[str] | None = None,
+    musdb18_test: bool = False,
 ) -> Report:
     """Write ``report.html``, ``scores.csv`` and ``scores.md``.
 
@@ -89,6 +96,8 @@ def write_report(
         out: a folder, made if it is missing.
         title: of the page.
         facts: about the data and the measurement.
+        ids, tracks: of the systems, and names of the tracks, that it is about; all by default, also those of
+            earlier runs.
         musdb18_test: whether the tracks are of MUSDB18's own test split, at full length. If they are all
             50 of it, published scores are shown too.
 
@@ -101,15 +110,15 @@ def write_report(
 
     from svs_unet_plugin.evaluation.report import charts
 
-    systems = read_systems(results)
-    scores = read_scores(results, systems)
+    systems = read_systems(results, ids)
+    scores = read_scores(results, systems, tracks)
     if scores.empty:
         raise ValueError(f"{results} holds no scores: there is no <system>/test/<track>.json in it")
     sources = ordered(scores.source, SOURCES)
     tables = [score_table(systems, scores, source) for source in sources]
     costs = cost_table(systems)
     best_first = [row.system for row in (*tables[0].bounds, *tables[0].separators)]
-    played, left_out = read_excerpts(results, best_first, MEDIA_BYTES)
+    played, left_out = read_excerpts(results, best_first, MEDIA_BYTES, tracks)
     warnings = _warnings(systems, scores)
     if left_out:
         warnings.append(f"To keep the page small, there is nothing to hear of {', '.join(left_out)}.")

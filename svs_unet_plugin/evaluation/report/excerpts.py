@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class Excerpt:
 
 
 def read_excerpts(
-    results: Path, systems: Sequence[System], most_bytes: int
+    results: Path, systems: Sequence[System], most_bytes: int, tracks: Collection[str] | None = None
 ) -> tuple[tuple[Excerpt, ...], tuple[str, ...]]:
     """The excerpts in a folder of results, and the names of those tracks for which there was no room.
 
@@ -59,11 +59,14 @@ def read_excerpts(
         results: see `svs_unet_plugin.evaluation.store`.
         systems: in the order in which to show them.
         most_bytes: of all pictures and sounds together; tracks are left out, but never a part of one.
+        tracks: names of those to take; all by default.
     """
     found: list[Excerpt] = []
     left_out: list[str] = []
     room = most_bytes
     for track in audio_tracks(results):
+        if tracks is not None and track not in tracks:
+            continue
         of_track = _of_track(results, systems, track)
         size = sum(len(p.picture) + len(p.sound) for excerpt in of_track for p in excerpt.players)
         if size <= room:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,10 +103,10 @@ def best_of_each_kind(systems: Sequence[System], scores: pd.DataFrame) -> list[R
     return found
 
 
-def system_table(results: Path, system: str) -> str:
-    """Medians over the tracks of one system's scores in Markdown, a row for each source."""
-    (described,) = (found for found in read_systems(results) if found.id == system)
-    scores = read_scores(results, [described])
+def system_table(results: Path, system: str, tracks: Collection[str] | None = None) -> str:
+    """Medians over these tracks, or all, of one system's scores in Markdown, a row for each source."""
+    (described,) = read_systems(results, [system])
+    scores = read_scores(results, [described], tracks)
     medians = scores.groupby(["source", "metric"]).score.median().unstack()
     metrics = ordered(medians.columns, METRICS)
     lines = [
