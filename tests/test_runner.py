@@ -15,9 +15,11 @@ from killing import kill_when
 from systems import Filtered, Heavy
 
 from svs_unet_plugin.corpora.musdb import Track, find_tracks
+from svs_unet_plugin.corpora.prepare import prepare
 from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 from svs_unet_plugin.evaluation import costs, runner, store
 from svs_unet_plugin.evaluation.costs import measure, peak_memory
+from svs_unet_plugin.evaluation.experiment import evaluate
 from svs_unet_plugin.evaluation.metrics import SCALE_METRICS, museval_scores, scale_scores
 from svs_unet_plugin.evaluation.report import write_report
 from svs_unet_plugin.evaluation.report.tables import best_of_each_kind, system_table
@@ -33,6 +35,7 @@ from svs_unet_plugin.evaluation.runner import (
     score,
 )
 from svs_unet_plugin.evaluation.store import System
+from svs_unet_plugin.training.configuration import RecipeParser, keep, scoring_parser
 
 RATE = 44_100
 
@@ -169,6 +172,24 @@ def test_what_was_scored_earlier_does_not_count(test_tracks: list[Track], tmp_pa
     assert names[0] in rows and test_tracks[1].name not in rows and "other," not in rows
     assert "Medians over 1 tracks" in report.markdown.read_text()
     assert test_tracks[1].name not in report.page.read_text()
+
+
+def test_an_evaluation_is_of_the_tracks_that_it_is_asked_for(
+    corpus: Path, tmp_path: Path, checkpoint_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With an alarm for a network of random numbers."""
+    prepared, experiment = tmp_path / "prepared", tmp_path / "experiment"
+    prepare(corpus, prepared, jobs=1)
+    parser = RecipeParser("Test")
+    keep(parser.configuration(parser.parse_args(["--channels", "4"])), experiment, prepared)
+    shutil.copyfile(checkpoint_path, experiment / "best_model.pth")
+    given = ["--exp_dir", experiment, "--data_dir", prepared, "--source", corpus, "--jobs", 1]
+    for number, more in ((2, []), (1, ["--tracks", 1])):
+        options = scoring_parser("Test").parse_args([*map(str, [*given, *more])])
+        scores = evaluate(options, "net")
+        said = capsys.readouterr().out
+        assert f"U-Net, medians over {number} tracks" in said and "\nALARM: net " in said
+        assert scores.track.nunique() == number and {"vocals", "accompaniment"} == set(scores.source)
 
 
 def test_files_of_somebody_else_are_not_deleted(test_tracks: list[Track], tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from eval import entry_of
+from eval import SYSTEM
 from train import make_model, network_of, train
 
 from svs_unet_plugin import STFT, audio
@@ -23,6 +23,7 @@ from svs_unet_plugin.corpora.musdb import STEMS, Track
 from svs_unet_plugin.corpora.prepare import Prepared, open_prepared
 from svs_unet_plugin.evaluation import store
 from svs_unet_plugin.evaluation.costs import HOW_COSTS_ARE_MEASURED
+from svs_unet_plugin.evaluation.experiment import entry_of
 from svs_unet_plugin.evaluation.oracles import MIXTURE, IdealRatioMask
 from svs_unet_plugin.evaluation.report import MUSDB18_TEST_TRACKS, Fact, write_report
 from svs_unet_plugin.evaluation.report.tables import markdown, score_table
@@ -74,7 +75,7 @@ def main() -> None:
     stft = conf.stft(prepared.settings.sample_rate)
     known = {entry.system.id: entry for entry in (IdealRatioMask(stft).entry(), MIXTURE, *classical())}
     others = {other.id: other for other in other_networks(conf, stft, options.epochs)}
-    ids = ["unet", *others, *known]
+    ids = [SYSTEM, *others, *known]
     if unknown := (only or set()) - set(ids):
         raise ValueError(f"there is no system {', '.join(sorted(unknown))}; there are {', '.join(ids)}")
     chosen = [id for id in ids if only is None or id in only]
@@ -83,7 +84,7 @@ def main() -> None:
         [others[id] for id in chosen if id in others], prepared, experiment, options.device, options.jobs
     )
     entries = [
-        entry_of(experiment) if id == "unet" else others[id].entry(experiment) if id in others else known[id]
+        known.get(id) or (others[id].entry(experiment) if id in others else entry_of(experiment, id))
         for id in chosen
     ]
     results, names = experiment / "results", [track.name for track in tracks]
