@@ -20,6 +20,7 @@ from svs_unet_plugin.corpora.synthetic.corpus import make_corpus
 from svs_unet_plugin.evaluation import store
 from svs_unet_plugin.evaluation.runner import Song, read_song
 from svs_unet_plugin.nussl import nussl
+from svs_unet_plugin.training import configuration
 from svs_unet_plugin.training.history import read_losses
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "musdb18" / "nussl"
@@ -141,7 +142,7 @@ def check_directly(song: Song, folder: Path, results: Path) -> None:
 
 def test_blstm_is_nussls_own(compare: Any, folder: Path) -> None:
     """As long as the song, at its place, with less in it above 4 kHz than a millionth."""
-    best = folder / "exp" / "compared" / "blstm" / "best_model.pth"
+    best = folder / "exp" / "compared" / "blstm-1" / "best_model.pth"
     if not best.exists():
         run("compare.py", *options_in(folder)[:-1], BLSTM)
     track = next(t for t in musdb.find_tracks(folder / "corpus") if t.subset == "test")
@@ -176,6 +177,21 @@ def test_the_real_test_split_is_known(
         soundfile.write(track.path / "mixture.wav", np.zeros(seconds * 8192), 8192)
     prepared: Prepared = replace(open_prepared(folder / "prepared"), folder=tmp_path, test=tracks)
     assert compare.is_musdb18_test(prepared, tracks) is real
+
+
+def test_other_networks_can_be_trained_for_longer(compare: Any, folder: Path) -> None:
+    """Also by a one-cycle schedule, which can't be resumed with another length."""
+    prepared, experiment = open_prepared(folder / "prepared"), folder / "exp"
+    conf = configuration.read(experiment)
+    assert "epochs" not in conf.training.may_change
+    for epochs in (2, 3):
+        others = compare.other_networks(conf, conf.stft(), epochs)
+        (plain,) = (other for other in others if other.id == "unet-plain")
+        assert not plain.is_trained(experiment)
+        compare.train_all([plain], prepared, experiment, "cpu", 1)
+        assert plain.is_trained(experiment)
+        losses = plain.entry(experiment).losses
+        assert losses is not None and len(losses.train) == epochs
 
 
 def test_bad_options(folder: Path) -> None:

@@ -157,7 +157,7 @@ class Other:
     """A network to compare with.
 
     Args:
-        id: of the system, and the name of its folder.
+        id: of the system.
         conf: how it is trained.
         network: what nussl makes it of.
         stft: the transform.
@@ -169,11 +169,13 @@ class Other:
     stft: STFT
 
     def folder(self, experiment: Path) -> Path:
-        return experiment / "compared" / self.id
+        """One for each number of epochs: a training of another length can't be resumed by every schedule."""
+        return experiment / "compared" / f"{self.id}-{self.conf.training.epochs}"
 
     def is_trained(self, experiment: Path) -> bool:
-        best, kept = (self.folder(experiment) / name for name in ("best_model.pth", CONFIGURATION_FILE))
-        return best.is_file() and kept.is_file() and yaml.safe_load(kept.read_text()) == self.conf.values
+        folder = self.folder(experiment)
+        there = all((folder / name).is_file() for name in ("best_model.pth", CONFIGURATION_FILE))
+        return there and configuration.read(folder).values == self.conf.values
 
     def entry(self, experiment: Path) -> Entry:
         """As it takes part, trained."""
