@@ -77,11 +77,14 @@ def test_compares_what_it_trains(compare: ModuleType, tmp_path: Path) -> None:
         "--source",
         tmp_path / "songs",
     ]
-    options += ["--minutes", 0.05, "--jobs", 1, "--models", "xumx"]
+    options += ["--jobs", 1, "--models", "xumx"]
     script = [sys.executable, str(RECIPE / "compare.py"), *map(str, options)]
-    for _ in range(2):  # the second time there is nothing left to do
-        done = subprocess.run(script, capture_output=True, text=True, timeout=300)
+    for minutes, networks in ((0.05, 1), (0.05, 1), (0.1, 2)):  # the second time there is nothing left to do
+        command = [*script, "--minutes", str(minutes)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
+        assert f"Training: {minutes} minutes" in done.stdout
+        assert len(list(tmp_path.glob("exp/compared/*/best_model.pth"))) == networks
         assert "| X-UMX |" in done.stdout and "| *Ideal ratio mask, 8192 Hz, hop 768* |" in done.stdout
     done = subprocess.run([*script[:-1], "magic"], capture_output=True, text=True)
     assert done.returncode == 1 and "there is no network magic" in done.stderr

@@ -31,7 +31,7 @@ from svs_unet_plugin.evaluation.oracles import MIXTURE, IdealRatioMask
 from svs_unet_plugin.evaluation.report import Fact, write_report
 from svs_unet_plugin.evaluation.runner import Entry, Separate, Song, Weights, run, tracks_to_score
 from svs_unet_plugin.evaluation.store import System
-from svs_unet_plugin.files import digest, write_json
+from svs_unet_plugin.files import digest
 from svs_unet_plugin.mixing.excerpts import ExcerptSettings, mapped_songs
 from svs_unet_plugin.training import configuration
 from svs_unet_plugin.training.history import read_losses
@@ -40,9 +40,6 @@ from svs_unet_plugin.training.settings import TrainSettings
 SEED = 0
 VALIDATION_SONGS = 2
 """So few, because the slow ones would spend their time on validation."""
-
-TRAINED = "trained.json"
-"""Written when a candidate has had its time."""
 
 SOURCES = ("vocals", "accompaniment")
 
@@ -213,15 +210,14 @@ def fit(candidate: Candidate, prepared: Prepared, out: Path, minutes: float) -> 
     best = train(system, out, devices=1)
     weights = out / "best_model.pth"
     write(load_best(model, best).serialize(), weights)
-    write_json(out / TRAINED, {"minutes": minutes})
     return weights
 
 
 def trained(candidate: Candidate, prepared: Prepared, out: Path, minutes: float) -> Entry:
-    """A candidate when it has been trained, in its folder in ``out``."""
-    folder = out / candidate.id
+    """A candidate when it has been trained for so long, in its folder in ``out``, one for each length."""
+    folder = out / f"{candidate.id}-{minutes:g}"
     weights = folder / "best_model.pth"
-    if not (folder / TRAINED).is_file():
+    if not weights.is_file():  # they are written last
         fit(candidate, prepared, folder, minutes)
     model = asteroid.models.BaseModel.from_pretrained(str(weights))
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -237,7 +233,7 @@ class Separation:
     weights: Path
 
     def __call__(self) -> Separate:
-        options = {"return_time_signals": True} if self.weights.parent.name == "xumx" else {}
+        options = {"return_time_signals": True} if self.weights.parent.name.startswith("xumx-") else {}
         model = asteroid.models.BaseModel.from_pretrained(str(self.weights), **options).eval()
 
         def one_by_one(mixtures: np.ndarray) -> np.ndarray:
@@ -270,11 +266,12 @@ def main() -> None:
         for candidate in CANDIDATES
         if candidate.id in chosen
     ]
-    entries += [MIXTURE, IdealRatioMask(STFT()).entry()]
+    entries += [MIXTURE, IdealRatioMask(STFT(prepared.settings.sample_rate)).entry()]
     run(out / "results", entries, tracks, options.jobs, costs=True, listened=2)
+    hardware = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
     facts = [
         Fact("Training", f"{options.minutes:g} minutes of wall-clock time each, validation included"),
-        Fact("Hardware", f"{platform.machine()}, {torch.get_num_threads()} thread(s), {hardware()}"),
+        Fact("Hardware", f"{platform.machine()}, {torch.get_num_threads()} thread(s), {hardware}"),
         Fact("Time and memory", HOW_COSTS_ARE_MEASURED),
         Fact("Songs to train on", str(len(prepared.train))),
         Fact("Songs to test on", str(len(tracks))),
@@ -289,11 +286,6 @@ def main() -> None:
     )
     print(report.markdown.read_text(encoding="utf-8"))
     print(report.page)
-
-
-def hardware() -> str:
-    """What the models are trained on."""
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
 
 
 if __name__ == "__main__":
