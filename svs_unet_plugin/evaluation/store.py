@@ -107,14 +107,14 @@ def bss_file(results: Path, system: str, track: str) -> Path:
 
 
 def scale_file(results: Path, system: str, track: str) -> Path:
-    """Where nussl's BSSEvalScale scores of a track go."""
+    """Where the scores of a track by `svs_unet_plugin.evaluation.metrics.scale_scores` go."""
     return results / system / "scale" / f"{track}.json"
 
 
 def write_scale(
     results: Path, system: str, track: str, scores: Mapping[str, Mapping[str, Sequence[float]]]
 ) -> None:
-    """Write a track's scores by BSSEvalScale, to five decimals, as museval's are.
+    """Write a track's scores by `scale_scores`, to five decimals, as museval's are.
 
     Args:
         scores: for each source and metric, a number in dB for each channel.
@@ -132,7 +132,7 @@ def read_scores(
     """Every system's score of every track: a row each, with one number in dB.
 
     A score of museval's is the median over a track's windows of one second, without those where it is not
-    defined; one of BSSEvalScale's is the mean over the channels.
+    defined; one of `scale_scores` is the mean over the channels.
 
     Args:
         systems: which to read; all by default.
