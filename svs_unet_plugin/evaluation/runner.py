@@ -103,12 +103,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class Weights:
-    """Loads a checkpoint as a system, on the CPU."""
+    """Loads a checkpoint as a system, on the CPU; for ``views`` see `Separator`."""
 
     path: Path
+    views: int = 1
 
     def __call__(self) -> Separate:
-        separator = Separator(self.path, device="cpu")
+        separator = Separator(self.path, device="cpu", views=self.views)
         return lambda song: separator.separate(song.mixture, song.sample_rate)
 
 
@@ -240,16 +241,10 @@ def _measure(results: Path, entries: Sequence[Entry], track: Track) -> None:
         store.write_system(results, measured)
 
 
-@lru_cache(maxsize=2)
-def _loaded(load: Callable[[], Separate], identity: str) -> Separate:
-    """A system, loaded once in a process, for as long as its identity stays."""
+@lru_cache(maxsize=3)  # as many as recipes/mir1k takes in turn
+def loaded(load: Callable[[], Separate], identity: str) -> Separate:
+    """A system, loaded once in a process, for as long as its identity stays; see `Entry`."""
     return load()
-
-
-@lru_cache(maxsize=4)
-def separator_of(weights: Path, identity: str, views: int = 1) -> Separator:
-    """A separator on the CPU, made once in a process for as long as its identity (a digest) stays."""
-    return Separator(weights, device="cpu", views=views)
 
 
 @dataclass(frozen=True)
@@ -274,7 +269,7 @@ class _Task:
 
     def run(self) -> None:
         song = read_song(self.track)
-        estimates = _loaded(self.entry.load, self.entry.identity)(song)
+        estimates = loaded(self.entry.load, self.entry.identity)(song)
         if self.listen:
             _write_excerpts(self.results, self.entry.system.id, song, estimates)
         score(self.results, self.entry.system.id, song, estimates)

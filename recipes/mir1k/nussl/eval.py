@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from svs_unet_plugin import audio
+from svs_unet_plugin import audio, checkpoint
 from svs_unet_plugin.evaluation.metrics import bss_eval_v3
-from svs_unet_plugin.evaluation.oracles import IdealRatioMask, ideal_ratio_mask
-from svs_unet_plugin.evaluation.runner import separator_of
+from svs_unet_plugin.evaluation.oracles import IdealRatioMask
+from svs_unet_plugin.evaluation.runner import Entry, Song, Weights, loaded
+from svs_unet_plugin.evaluation.store import System
 from svs_unet_plugin.files import atomic_write, digest
 from svs_unet_plugin.training import configuration
 from svs_unet_plugin.workers import in_parallel
@@ -27,7 +29,7 @@ def main() -> None:
     parser = configuration.scoring_parser(__doc__, source=False)
     parser.add_argument("--weights", type=Path, help="to score in the place of the experiment's best")
     options = parser.parse_args()
-    checkpoint = options.weights or options.exp_dir / "checkpoints" / "best.model.pth"
+    weights = options.weights or options.exp_dir / "checkpoints" / "best.model.pth"
     if options.weights is None and configuration.read(options.exp_dir).values["every_clip"]:
         print("Not scored: it was trained on the test singers, too.")
         return
@@ -38,8 +40,14 @@ def main() -> None:
     clips = [path for paths in by_singer.values() for path in paths[: options.tracks]]
     if not clips:
         raise ValueError(f"{options.data_dir} holds no test clips: run stage 1 first")
-    work = partial(score, checkpoint=checkpoint, weights=digest(checkpoint), name=options.exp_dir.name)
-    scored = in_parallel(work, clips, options.jobs, title="Score", unit="clip")
+    name, identity = options.exp_dir.name, digest(weights)
+    names = {views: name + (f", {views} views" if views > 1 else "") for views in VIEWS}
+    systems = [
+        Entry(System(f"views-{views}", names[views], "trained"), Weights(weights, views), identity)
+        for views in VIEWS
+    ]
+    systems.append(IdealRatioMask(checkpoint.read(weights).stft).entry())
+    scored = in_parallel(partial(score, systems=systems), clips, options.jobs, title="Score", unit="clip")
     scores = pd.DataFrame([row for rows in scored for row in rows])
     with atomic_write(options.exp_dir / "test_scores.csv") as beside:
         scores.to_csv(beside, index=False)
@@ -55,28 +63,23 @@ def main() -> None:
         print(f"| {system} | {' | '.join(cells)} |")
 
 
-def score(mix: Path, checkpoint: Path, weights: str, name: str) -> list[dict[str, Any]]:
-    """Scores of the network, by each of `VIEWS`, and of the ideal ratio mask on one clip, a row a source."""
-    references = np.concatenate([audio.read(mix.parents[1] / source / mix.name)[0] for source in SOURCES])
+def score(mix: Path, systems: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Scores of systems on one clip, a row a source."""
+    sources = {source: audio.read(mix.parents[1] / source / mix.name)[0] for source in SOURCES}
     mixture, sample_rate = audio.read(mix)
-    systems = {}
-    for views in VIEWS:
-        separator = separator_of(checkpoint, weights, views)
-        stems = separator.separate(mixture, sample_rate)
-        system = name + (f", {views} views" if views > 1 else "")
-        systems[system] = np.concatenate([stems[source] for source in SOURCES])
-    ideal = ideal_ratio_mask(references[:, None], sample_rate, separator.stft)[:, 0]
-    systems[IdealRatioMask(separator.stft).entry().system.name] = ideal
+    song = Song(mix.stem, sample_rate, mixture, sources)
+    references = np.concatenate([sources[source] for source in SOURCES])
     untouched = bss_eval_v3(references, np.concatenate([mixture, mixture]))
     rows = []
-    for system, estimates in systems.items():
-        scores = bss_eval_v3(references, estimates)
+    for entry in systems:
+        estimates = loaded(entry.load, entry.identity)(song)
+        scores = bss_eval_v3(references, np.concatenate([estimates[source] for source in SOURCES]))
         for i, source in enumerate(SOURCES):
             rows.append(
                 {
                     "clip": mix.stem,
                     "samples": mixture.shape[1],
-                    "system": system,
+                    "system": entry.system.name,
                     "source": source,
                     "nsdr": scores.sdr[i] - untouched.sdr[i],
                     "sir": scores.sir[i],
