@@ -192,6 +192,8 @@ def test_other_networks_can_be_trained_for_longer(compare: Any, folder: Path) ->
         assert plain.is_trained(experiment)
         losses = plain.entry(experiment).losses
         assert losses is not None and len(losses.train) == epochs
+    with pytest.raises(ValueError, match="epochs must be at least 1, got 0"):
+        compare.other_networks(conf, conf.stft(), 0)
 
 
 def test_bad_options(folder: Path) -> None:

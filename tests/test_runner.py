@@ -192,6 +192,14 @@ def test_an_evaluation_is_of_the_tracks_that_it_is_asked_for(
         assert scores.track.nunique() == number and {"vocals", "accompaniment"} == set(scores.source)
 
 
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_a_number_of_tracks_that_is_none(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--exp_dir", "a", "--data_dir", "b", "--source", "c", "--tracks", number]
+    with pytest.raises(SystemExit, match="2"):
+        scoring_parser("Test").parse_args(given)
+    assert 'Parser key "tracks"' in capsys.readouterr().err
+
+
 def test_files_of_somebody_else_are_not_deleted(test_tracks: list[Track], tmp_path: Path) -> None:
     entry = Filtered().entry()
     (tmp_path / entry.system.id).mkdir()

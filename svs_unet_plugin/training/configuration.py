@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import PositiveInt
 
 from svs_unet_plugin import checkpoint
 from svs_unet_plugin.errors import ERRORS, sentence
@@ -201,7 +202,7 @@ def scoring_parser(description: str | None, source: bool = True) -> ArgumentPars
     found.add_argument("--data_dir", type=Path, required=True, help="what it was trained on, prepared")
     if source:
         found.add_argument("--source", type=Path, required=True, help="the songs before they were prepared")
-    found.add_argument("--tracks", type=int | None, help="score so many test tracks only (default: all)")
+    found.add_argument("--tracks", type=PositiveInt | None, help="score so many test tracks (default: all)")
     found.add_argument("--jobs", type=int | None, help="processes (default: one for each CPU)")
     return found
 

@@ -196,7 +196,8 @@ def other_networks(conf: Configuration, stft: STFT, epochs: int | None) -> list[
     by a BLSTM of nussl's tutorial (E. Manilow, P. Seetharaman, J. Salamon: "Open source tools & data for
     music source separation", 2020), each where the experiment's network is not the same.
     """
-    values = {**conf.values, "epochs": epochs or conf.training.epochs, "weights": None}
+    epochs = conf.training.epochs if epochs is None else epochs
+    values = {**conf.values, "epochs": epochs, "weights": None}
     paper = {"in_channels": 1, "bottleneck": None, "max_channels": None, "residual_blocks": 0}
     found = []
     for id, changes in (
