@@ -111,6 +111,18 @@ def test_scale_scores_are_nussls(references: dict[str, np.ndarray], estimate: st
                 assert ours == pytest.approx(theirs, abs=1e-6, nan_ok=True) or abs(ours) > 200, (name, metric)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_source_that_the_others_make_up(dtype: type) -> None:
+    """A system that is singular but for rounding determines nothing; a source that is only quiet, all."""
+    vocals, other = (signal.astype(dtype) for signal in noise(0).values())
+    for accompaniment, defined in ((dtype(0.37) * vocals, False), (dtype(1e-7) * other, True)):
+        references = {"vocals": vocals, "accompaniment": accompaniment}
+        scores = scale_scores(references, {"vocals": vocals + other / 9, "accompaniment": other})["vocals"]
+        for metric in ("SI-SIR", "SI-SAR"):
+            assert (np.isfinite(scores[metric]) == defined).all()
+        assert np.isfinite(scores["SI-SDR"]).all()
+
+
 def test_a_singular_system_does_not_end_museval(monkeypatch: pytest.MonkeyPatch) -> None:
     """NumPy 2 has no ``np.linalg.linalg``, which museval names where a system is singular."""
     import museval.metrics

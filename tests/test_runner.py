@@ -237,7 +237,7 @@ def test_what_decides_the_scores_is_recorded(
 
     monkeypatch.setattr(runner, "SCORING_VERSION", -1)
     run(tmp_path, [Filtered().entry()], tracks, 1)
-    assert "scoring was 1 and is now -1" in capsys.readouterr().err
+    assert "scoring was 2 and is now -1" in capsys.readouterr().err
     assert other.stat().st_mtime_ns != when
 
     when = other.stat().st_mtime_ns

@@ -29,6 +29,9 @@ SCALE_METRICS = ("SI-SDR", "SI-SIR", "SI-SAR", "SD-SDR", "SNR", "SRR", "SI-SDRi"
 TARGETS = ("vocals", "drums", "bass", "other", "accompaniment")
 """Sources as musdb orders its targets, which is the order in museval's files."""
 
+LARGEST_CONDITION = 1e12
+"""Of the sources' correlations; above it, what tells a source from the others is rounding, −120 dB of it."""
+
 
 @dataclass(frozen=True)
 class Scores:
@@ -120,7 +123,8 @@ def scale_scores(
 ) -> dict[str, dict[str, list[float]]]:
     """`SCALE_METRICS` in dB for each channel, as nussl's BSSEvalScale has them; NaN where one is not defined.
 
-    A source that is silent has none, and what is silent in one channel leaves SI-SIR and SI-SAR undefined.
+    A source that is silent has none, and what is silent in one channel leaves SI-SIR and SI-SAR undefined, as
+    do sources of which one is made of the others.
 
     Args:
         references, estimates: ``(channels, samples)`` by source; the references add up to the mixture.
@@ -141,8 +145,10 @@ def scale_scores(
     mixture = true.sum(axis=-1)
     found = dict(undefined)
     with np.errstate(divide="ignore", invalid="ignore"):
-        grams = [sources.T @ sources for sources in true]
-        determined = all(map(_is_regular, grams))
+        grams = np.stack([sources.T @ sources for sources in true])
+        levels = np.sqrt(np.diagonal(grams, axis1=1, axis2=2))
+        correlations = grams / (levels[:, :, None] * levels[:, None, :])
+        determined = levels.all() and (np.linalg.cond(correlations) < LARGEST_CONDITION).all()
         for row, name in enumerate(heard):
             columns = []
             for channel in range(channels):
@@ -181,14 +187,6 @@ def _scale(source: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
         "SD-SDR": snr + _decibels(alpha**2, 1.0),
         "SRR": -_decibels((1 - 1 / alpha) ** 2, 1.0),
     }
-
-
-def _is_regular(matrix: np.ndarray) -> bool:
-    try:
-        np.linalg.inv(matrix)
-    except np.linalg.LinAlgError:
-        return False
-    return True
 
 
 def _energy(signal: np.ndarray) -> float:

@@ -39,7 +39,7 @@ from svs_unet_plugin.separator import Separator
 from svs_unet_plugin.training.history import Losses, write_losses
 from svs_unet_plugin.workers import in_parallel
 
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 """Raised whenever the same estimates no longer get the same scores here."""
 
 LEAST_IMPROVEMENT = 1.0
