@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from svs_unet_plugin import Separator
 from svs_unet_plugin.corpora.musdb import Track
+from svs_unet_plugin.evaluation.metrics import sdr
 from svs_unet_plugin.streaming import Streamer
 
 BLOCK_SECONDS = 0.1
@@ -33,7 +34,7 @@ def main() -> None:
     separator = Separator(options.weights, device="cpu")
     songs = {path: excerpt(path, options.seconds) for path in options.songs}
     offline = {
-        path: sdr(vocals, separator.separate(mixture, rate)["vocals"])
+        path: float(sdr(vocals[None], separator.separate(mixture, rate)["vocals"][None])[0])
         for path, (mixture, vocals, rate) in songs.items()
     }
     names = " | ".join(path.name for path in songs)
@@ -51,7 +52,7 @@ def main() -> None:
             estimate = streamed(streamer, mixture)
             seconds += time.perf_counter() - start
             length += mixture.shape[1] / rate
-            losses.append(sdr(vocals, estimate) - offline[path])
+            losses.append(float(sdr(vocals[None], estimate[None])[0]) - offline[path])
         row = [f"{streamer.latency:.2f} s", "known" if known else "so far"]
         row += [f"{loss:+.2f} dB" for loss in losses] + [f"{length / seconds:.1f}"]
         print("| " + " | ".join(row) + " |", flush=True)
@@ -74,10 +75,6 @@ def streamed(streamer: Streamer, mixture: np.ndarray) -> np.ndarray:
         streamer.flush(),
     ]
     return np.concatenate([part["vocals"] for part in parts], axis=1)
-
-
-def sdr(source: np.ndarray, estimate: np.ndarray) -> float:
-    return float(10 * np.log10(np.square(source).sum() / np.square(source - estimate).sum()))
 
 
 if __name__ == "__main__":

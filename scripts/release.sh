@@ -8,8 +8,8 @@
 #
 # The wheel is built from the source distribution. Alone in a new environment it must be small, bring no torch, and
 # separate audio. Then it is installed in another, with nussl and without constraints, and the fast tests of the
-# source distribution are run there. TORCH in the environment says what
-# pip is to install for torch ("torch" by default).
+# source distribution are run there. TORCH in the environment says what pip is to install for torch ("torch" by
+# default).
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -89,7 +89,7 @@ def _download(hub_id: str) -> Path:
 
 @contextmanager
 def asking_the_hub(model: str) -> Iterator[bool]:
-    """Whether the hub can be reached; its errors are said in one sentence, without a log of its retries.
+    """Give whether the hub can be reached, and turn its errors into one sentence, without a log of retries.
 
     It is tried once, since huggingface_hub tries for half a minute.
 

@@ -1,4 +1,4 @@
-"""The seven points of DESIGN.md over rates, lengths, channels, kinds of numbers, views and chunk sizes.
+"""The seven properties of docs/reliability.md over rates, lengths, channels, numbers, views and chunk sizes.
 
 Few examples by default, always the same ones; many new ones by ``--hypothesis-profile nightly`` (``make
 fuzz``).

@@ -48,10 +48,10 @@ SLACK_SAMPLES = 2048
 """The streams of a track may differ in length by so much: two AAC frames, as encoders fill them."""
 
 LEAST_AGREEMENT = 0.0
-"""dB below which the other streams are not the stems of the first."""
+"""dB by which the stems' sum agrees with the mixture; a track below this is refused."""
 
 GOOD_AGREEMENT = 10.0
-"""dB below which it is worth a word: separately coded AAC streams add up to 15 dB and better."""
+"""dB of agreement below which a note is made: separately coded AAC streams reach 15 dB and more."""
 
 SILENCE = 1e-4
 """A stream that stays below this (−80 dB of full scale) from beginning to end is silent."""

@@ -72,8 +72,8 @@ class ExcerptSettings:
         speed: the largest factor by which an excerpt is faster, or slower, ≥ 1.
         filtered: chance in [0, 1] that a source is heard through an equalizer and a room of its own (see
             `random_filter`), for music unlike the songs.
-        silence: chance in [0, 1] that an excerpt begins or ends in silence, for songs that hold none: a
-            network opens its masks beside what it never heard.
+        silence: chance in [0, 1] that an excerpt begins or ends in silence, for songs that hold none: without
+            it, a network lets everything through beside a gap.
         mono: chance in [0, 1] that an excerpt of two channels is the same in both.
 
     Raises:
@@ -111,8 +111,8 @@ class ExcerptMixer:
     """Mixes excerpts of songs that lie in memory or in files.
 
     An excerpt of a song's stems is played at another speed, which changes its pitch and tempo; or, with the
-    chance ``swap``, each stem is of another song and moment and has a speed of its own, as those that the
-    song does not have always are. Each gets a gain of its own (S. Uhlich et al.: "Improving music source
+    chance ``swap``, each stem is of another song and moment and has a speed of its own. Stems that the song
+    lacks always come from other songs. Each gets a gain of its own (S. Uhlich et al.: "Improving music source
     separation based on deep neural networks through data augmentation and network blending", ICASSP 2017).
 
     Of one channel, an excerpt is any channel of a song, or their mean. Of two, a stem in stereo is as it is,

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 FLOOR = 1e-3
-"""Error that counts as none, as a share of the mixture's energy: -30 dB, which no mask reaches."""
+"""Errors below this share of the mixture's energy (-30 dB, which no mask reaches) lower the loss no further."""
 
 SILENCE = 1e-12
-"""Energy that is as good as none: of less, the loss is that of this much, so that gradients stay finite."""
+"""A mixture of less energy is taken for one of this much, so that gradients stay finite."""
 
 
 def phase_sensitive_magnitude(sources: Tensor, mixture: Tensor) -> Tensor:
