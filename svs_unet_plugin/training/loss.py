@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 FLOOR = 1e-3
-"""Errors below this share of the mixture's energy (-30 dB, which no mask reaches) lower the loss no further."""
+"""Share of the mixture's energy below which errors count no more: -30 dB, which no mask reaches."""
 
 SILENCE = 1e-12
 """A mixture of less energy is taken for one of this much, so that gradients stay finite."""

@@ -28,7 +28,7 @@ def uses_bfloat16(settings: TrainSettings, device: str) -> bool:
     """Whether the network runs in bfloat16: where the settings leave it open, where that is fast.
 
     It is fast on processors with AMX, and on GPUs from compute capability 8 on (Ampere), which emulate
-    nothing. No GPU was there to try that.
+    nothing. This was not tried on a GPU.
     """
     if settings.mixed_precision is not None:
         return settings.mixed_precision
