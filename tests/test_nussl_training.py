@@ -181,7 +181,7 @@ def test_other_songs_are_not_mixed_up_with_it(songs: Path, tmp_path: Path) -> No
     model = nussl.ml.SeparationModel(svs.build_unet_mask_inference(channels=2))
     with pytest.raises(
         ValueError,
-        match=r"transform was .*songs=.* and is now .*songs=.*; validation_items was 2 and is now 1",
+        match=r"transform was .*songs=.* and is now .*songs=.*; validation_items was 4 and is now 1",
     ):
         svs.train(model, data, data, tmp_path, SETTINGS, device="cpu")
 
