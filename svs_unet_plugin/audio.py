@@ -135,7 +135,7 @@ class AudioFile:
     def _too_short(self, end: int) -> ValueError:
         start = self.first / self.sample_rate
         return ValueError(
-            f"{self.path} ends at second {end / self.sample_rate:g}, and {start:g} is behind that"
+            f"{self.path} is {end / self.sample_rate:g} s long, and can't be started at {start:g} s"
         )
 
     def _decoded(self) -> Iterator[tuple[int, np.ndarray]]:
@@ -217,7 +217,7 @@ def open_file(
         ValueError: if it holds no audio that can be decoded, or less than its header says.
     """
     if not 0 <= start < np.inf:
-        raise ValueError(f"start must be at least 0 seconds, got {start}")
+        raise ValueError(f"start must be a finite number of seconds from 0 up, got {start}")
     if duration is not None and not 0 < duration < np.inf:
         raise ValueError(f"duration must be more than 0 seconds, got {duration}")
     path = Path(path)

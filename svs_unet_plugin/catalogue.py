@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import fsspec
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.dataset
 import pyarrow.json
 import pyarrow.parquet as pq
@@ -58,6 +59,9 @@ LONGEST_WAIT = 60.0
 """Seconds that results wait for being written, at most; less at the beginning of a run."""
 
 _FORMATS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
+_CSV = pyarrow.dataset.CsvFileFormat(  # in which names of digits are text, too
+    convert_options=pyarrow.csv.ConvertOptions(column_types={"path": pa.large_string()})
+)
 
 STEM = pa.struct(
     [("stem", pa.string()), ("path", pa.string()), ("bytes", pa.int64()), ("sha256", pa.string())]
@@ -109,7 +113,6 @@ class Job:
     stems: tuple[str, ...]
     encoding: Encoding
     views: int
-    cpus: int
 
 
 class Worker:
@@ -121,7 +124,7 @@ class Worker:
     """
 
     def __init__(self, network: UNet | Graph, stft: STFT, job: Job, starts: Any) -> None:
-        set_threads(job.cpus)
+        set_threads(1)
         self.job, self.starts = job, starts
         self.separator = Separator(network, stft=stft, views=job.views)  # on the GPU that Ray gives, or none
 
@@ -224,13 +227,10 @@ def folder_of(path: str) -> str:
 
     It is called after the song and 20 digits of the SHA-256 of its path in the manifest.
     """
-    name = "".join(character if character.isprintable() else "_" for character in _track_name(path))
+    track = audio.track_name(Path(path.rpartition("/")[2])).lstrip(".")
+    name = "".join(character if character.isprintable() else "_" for character in track)
     digits = hashlib.sha256(path.encode()).hexdigest()
     return f"{digits[:2]}/{name[:60].encode()[:200].decode(errors='ignore')}-{digits[:20]}"
-
-
-def _track_name(path: str) -> str:
-    return audio.track_name(Path(path.rpartition("/")[2])).lstrip(".")
 
 
 @contextmanager
@@ -272,7 +272,8 @@ def read_manifest(
             if _FORMATS[suffix] == "json":
                 paths = _json_paths(system, at)
             else:
-                table = pyarrow.dataset.dataset(at, filesystem=system, format=_FORMATS[suffix])
+                kind = _CSV if _FORMATS[suffix] == "csv" else _FORMATS[suffix]
+                table = pyarrow.dataset.dataset(at, filesystem=system, format=kind)
                 if "path" not in table.schema.names:
                     names = ", ".join(n if n.isprintable() else repr(n) for n in table.schema.names[:20])
                     raise ValueError(f"{manifest} needs a column path, the songs' paths; it has {names}")
@@ -281,9 +282,11 @@ def read_manifest(
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = first_line(error) or "it is damaged"
             raise ValueError(f"{manifest} can't be read as {_FORMATS[suffix]}: {reason}") from error
-        base = manifest.rpartition("/")[0] or "."
+        base = manifest.rpartition("/")[0] if "://" in manifest else os.path.dirname(at)
     elif system.isdir(at):
         stems = f"{_file_system(str(out))[1]}/" if out is not None else None
+        if isinstance(system, LocalFileSystem):  # where links lead to one folder by several names
+            at, stems = os.path.realpath(at), stems and f"{os.path.realpath(stems)}/"
         songs = sorted(
             file[len(at) :].lstrip("/")
             for file in system.find(at)
@@ -382,7 +385,6 @@ def separate_catalogue(
     encoding: Encoding = Encoding(),  # noqa: B008, it can't be changed
     address: str | None = None,
     workers: int | None = None,
-    cpus: int = 1,
     retry_failed: bool = False,
     progress: bool = False,
     worker: type[Worker] = Worker,
@@ -398,7 +400,6 @@ def separate_catalogue(
         address: of a Ray cluster that this machine is part of, such as ``auto``; by default Ray runs here
             alone, for as long as this takes. On a cluster, local paths must be the same on each machine.
         workers: processes, ≥ 1; by default all that there are CPUs for, or one a GPU where there are some.
-        cpus: CPUs and threads of each, ≥ 1.
         retry_failed: whether songs that failed in an earlier run are tried again.
         progress: whether to show a bar on standard error.
         worker: what separates.
@@ -409,9 +410,8 @@ def separate_catalogue(
         ValueError: if the manifest is none, an argument is out of its range, or ``out`` was made with other
             settings or is in use.
     """
-    for name, number in (("workers", workers), ("cpus", cpus)):
-        if number is not None and number < 1:
-            raise ValueError(f"{name} must be at least 1, got {number}")
+    if workers is not None and workers < 1:
+        raise ValueError(f"workers must be at least 1, got {workers}")
     url = str(out).rstrip("/")
     url = url if "://" in url else os.path.abspath(url)
     paths, base = read_manifest(manifest, url)
@@ -439,7 +439,7 @@ def separate_catalogue(
         if not len(pending):
             return summary
         with _connected(address):
-            job = Job(base, url, names, encoding, views, cpus)
+            job = Job(base, url, names, encoding, views)
             rows = _run(pending, worker, separator, job, workers)
             often = 0.1 if sys.stderr.isatty() else 10.0
             bar = tqdm(
@@ -470,9 +470,9 @@ def _run(
 
     there = ray.cluster_resources()
     gpus = int(there.get("GPU", 0))
-    fitting = gpus or int(there.get("CPU", 0)) // job.cpus
+    fitting = gpus or int(there.get("CPU", 0))
     if not fitting:
-        raise ValueError(f"a worker is to have {job.cpus} CPUs, and there are {int(there.get('CPU', 0))}")
+        raise ValueError("this Ray cluster has no CPUs for workers")
     size = min(workers or fitting, fitting, len(paths))
     songs = min(max(len(paths) // (64 * size), 1), MOST_SONGS_A_TASK)
     table = pa.table({"path": paths.combine_chunks()})
@@ -487,7 +487,7 @@ def _run(
         fn_constructor_args=(separator.network, separator.stft, job, starts),
         batch_size=None,
         batch_format="pyarrow",
-        num_cpus=job.cpus,
+        num_cpus=1,
         num_gpus=1 if gpus else None,
         compute=ray.data.ActorPoolStrategy(
             min_size=1, initial_size=size, max_size=size, max_tasks_in_flight_per_actor=1

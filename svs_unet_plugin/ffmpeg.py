@@ -69,6 +69,7 @@ class Probe:
 
 
 def installed() -> bool:
+    """Whether both ffmpeg and ffprobe are on the PATH."""
     return None not in (shutil.which("ffmpeg"), shutil.which("ffprobe"))
 
 
@@ -227,8 +228,10 @@ def decode(
             feeder.start()
         ended = False
         try:
-            while data := _read(process, path, 4 * channels * BLOCK_SAMPLES):
-                yield np.frombuffer(data, dtype="<f4").reshape(-1, channels).T
+            sample = 4 * channels
+            while data := _read(process, path, sample * BLOCK_SAMPLES):
+                whole = data[: len(data) // sample * sample]  # it may have been killed in the middle of one
+                yield np.frombuffer(whole, dtype="<f4").reshape(-1, channels).T
             with patience(process):
                 process.wait()
             ended = True

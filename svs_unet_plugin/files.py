@@ -81,7 +81,10 @@ def _mine() -> str:
 
 @cache
 def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    """This machine, or this container, whose numbers of processes are its own."""
+    container = Path("/proc/self/ns/pid")
+    number = container.stat().st_ino if container.exists() else 0
+    return hashlib.sha256(f"{socket.gethostname()} {number}".encode()).hexdigest()[:8]
 
 
 @lru_cache(maxsize=128)  # what this process leaves itself is for the next one

@@ -60,7 +60,7 @@ class Separator:
         stft: the transform that a `UNet` given as ``weights`` was trained on, by default the paper's; a
             checkpoint brings its own.
         mask_threshold: None for soft masks, or a number in (0, 1) above which a binary mask is 1.
-        views: how many window lengths to look at the song with, 1 to 8, in as many times the time. They are
+        views: how many window lengths to average over, 1 to 8; three take three times as long. They are
             128 samples apart around the transform's own; of an even number, one more is longer. Hops go with
             them, so that voices look higher or lower, and slower or faster, as in training. The estimates are
             averaged; 3 gain 0.1 to 0.3 dB.

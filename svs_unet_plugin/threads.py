@@ -25,7 +25,7 @@ def get_threads() -> int:
 
 
 def set_threads(number: int) -> None:
-    """From now on, wherever torch is loaded for torch as well."""
+    """Set the number of threads, for torch too if it is loaded."""
     global _number
     _number = number
     if "torch" in sys.modules:
@@ -34,7 +34,7 @@ def set_threads(number: int) -> None:
 
 @contextmanager
 def limited_threads(number: int) -> Iterator[None]:
-    """So many while it lasts."""
+    """Use so many threads inside the block."""
     before = get_threads()
     set_threads(number)
     try:

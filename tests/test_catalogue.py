@@ -130,7 +130,7 @@ def test_a_worker_writes_what_was_asked_for(
     separator = Separator(checkpoint_path, views=2)
     monkeypatch.setattr(ray, "get", lambda attempts: 1)
     form = Encoding("flac")
-    job = catalogue.Job(str(tmp_path), str(tmp_path / "out"), ("vocals",), form, views=2, cpus=1)
+    job = catalogue.Job(str(tmp_path), str(tmp_path / "out"), ("vocals",), form, views=2)
     worker = Worker(separator.network, separator.stft, job, MagicMock())  # type: ignore[arg-type]
     make_song(tmp_path / "song.wav")
     row = worker.result("song.wav")
@@ -246,6 +246,7 @@ def test_songs_and_stems_in_an_object_store(cluster: None, tmp_path: Path, check
     "arguments, said",
     [
         (["--on", "ray"], "--on ray needs --manifest"),
+        (["--on", "ray", "--manifest", "songs.csv", "-o", "-"], "standard output does not go with --on ray"),
         (["song.wav", "--on", "ray", "--manifest", "songs.csv"], "SONG does not go with --on ray"),
         (["--on", "ray", "--manifest", "songs.csv", "--start", "3"], "--start does not go with --on ray"),
         (["--on", "ray", "--manifest", "none.csv"], "no such manifest: none.csv"),
@@ -279,6 +280,10 @@ def test_manifests(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     paths, base = read_manifest(tmp_path / "x", tmp_path / "x" / "out")
     assert paths.to_pylist() == ["B.MP3"] and base == str(tmp_path / "x")
+    (tmp_path / "link").symlink_to(tmp_path / "x")
+    assert read_manifest(tmp_path / "link", tmp_path / "x" / "out")[0].to_pylist() == ["B.MP3"]
+    (tmp_path / "songs.csv").write_text("path\n0012\n0013\n")
+    assert read_manifest(tmp_path / "songs.csv")[0].to_pylist() == ["0012", "0013"]
     (tmp_path / "songs.jsonl").write_text('{"path": "a.wav", "year": 1}\n{"year": "?", "path": "b.wav"}\n')
     assert read_manifest(tmp_path / "songs.jsonl")[0].to_pylist() == ["a.wav", "b.wav"]
 

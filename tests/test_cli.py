@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from svs_unet_plugin import engines, weights
+from svs_unet_plugin.checkpoint import load_weights_only
 from svs_unet_plugin.cli import main
 
 COMMAND = [sys.executable, "-m", "svs_unet_plugin.cli"]
@@ -27,6 +28,17 @@ def test_info(checkpoint_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     said = capsys.readouterr().out
     assert "8192 Hz, window 1024, hop 768" in said and "vocals" in said and "first layer 4 wide" in said
     assert main(["info", str(checkpoint_path.parent)]) == 2
+
+
+@pytest.mark.parametrize("history", [{"train/loss": []}, [1], {"train/loss": ["much"]}])
+def test_info_of_a_training_that_is_described_in_another_way(
+    checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], history: object
+) -> None:
+    content = load_weights_only(checkpoint_path)
+    content["metadata"]["trainer.state.epoch_history"] = history
+    torch.save(content, tmp_path / "odd.pth")
+    assert main(["info", str(tmp_path / "odd.pth")]) == 0
+    assert "first layer 4 wide" in capsys.readouterr().out
 
 
 def test_a_traceback_only_when_asked_for(tmp_path: Path) -> None:

@@ -166,6 +166,7 @@ def test_formats_and_what_does_not_go_with_them(
         (["--format", "mp3", "--sample-rate", "44000"], "the sample rate of mp3 is one of 8000"),
         (["--format", "aiff"], "'aiff' is not one of"),
         (["--start", "later"], "'later' is no time"),
+        (["--start", "1:-30"], "'1:-30' is no time"),
         (["--skip-existing", "--overwrite"], "exclude each other"),
         (["--two-stems", "--stem", "vocals"], "exclude each other"),
         (["--filename", "../{stem}"], "must be a path below the output folder"),
@@ -588,8 +589,8 @@ def test_arguments_that_are_no_paths(
     separate: Callable[..., int], song: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, message in [
-        ([""], "it is empty, and no path"),
-        ([song, "-o", ""], "it is empty, and no path"),
+        ([""], "the path is empty"),
+        ([song, "-o", ""], "the path is empty"),
         (["https://example.org/a.mp3"], "is a URL: download the song, and give its path"),
         ([song, "--stem", ","], "it names no stem, such as vocals"),
     ]:
@@ -645,6 +646,21 @@ def test_stopped_in_the_middle(checkpoint_path: Path, tmp_path: Path, how: int, 
     said = process.communicate()[1]
     assert process.returncode == code and "Traceback" not in said
     assert not out.exists(), sorted(out.rglob("*"))
+
+
+@pytest.mark.parametrize("how, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_while_it_waits_for_a_pipe(
+    checkpoint_path: Path, tmp_path: Path, how: int, code: int
+) -> None:
+    command = [*COMMAND, "-", "-o", tmp_path / "out", "-w", checkpoint_path]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)}
+    )
+    while not list(tmp_path.glob("*/in")):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(how)
+    assert process.wait(30) == code and not list(tmp_path.iterdir())
 
 
 def test_songs_that_fail_leave_their_place_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,8 @@ def test_what_is_found_in_folders_and_by_patterns(tmp_path: Path) -> None:
     assert tracks("music/[1] a.flac") == ["[1] a"]  # a file, before it is a pattern
     assert tracks("music/a.wav", "music/../music/a.wav", "music") == ["a", "[1] a", "b"]  # each once
     assert tracks("gone.wav", "*.ogg") == ["gone", "*"]  # what is not there is said when it is opened
+    (tmp_path / "link").symlink_to(music)
+    assert tracks("link", recursive=True) == tracks("music", recursive=True)  # nor what is there by a link
     (empty,) = find_songs([tmp_path / "none"], out)
     assert empty.problem == f"no songs in the folder {tmp_path / 'none'}: --recursive looks deeper"
     (stdin,) = find_songs([Path("-")], out)
@@ -94,10 +96,12 @@ def test_songs_of_one_name_are_told_apart(tmp_path: Path) -> None:
     assert tagged == ["Song (wav) vocals.wav", "Song (mp3) vocals.wav"]
     with pytest.raises(ValueError, match=r"2 songs would be written to .* needs \{track\} or \{title\}"):
         named("x.wav", "y.wav", template="{artist}/{stem}.{ext}")
-    with pytest.raises(ValueError, match=r"x\.wav is a song"):
-        Naming("{track}.wav", tmp_path, ["vocals"], "wav", "", lambda path: {}).paths(
-            [Song(tmp_path / "x.wav", PurePath("x"))]
-        )
+    (tmp_path / "link").symlink_to(tmp_path)
+    for out in (tmp_path, tmp_path / "link"):
+        with pytest.raises(ValueError, match=r"x\.wav is one of the songs"):
+            Naming("{track}.wav", out, ["vocals"], "wav", "", lambda path: {}).paths(
+                [Song(tmp_path / "x.wav", PurePath("x"))]
+            )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Lock
 from time import perf_counter
@@ -38,7 +38,7 @@ class Batch:
         skip_existing: pass over songs whose stems are all there.
         overwrite: replace stems that are there; else such songs are refused.
         dry_run: only look at the songs.
-        keep_going, start, duration: see `audio.open_file`.
+        open_file: `audio.open_file` with what was asked for.
         traceback: let the first error through.
         spool: a folder for what comes from standard input.
     """
@@ -50,9 +50,7 @@ class Batch:
     skip_existing: bool
     overwrite: bool
     dry_run: bool
-    keep_going: bool
-    start: float
-    duration: float | None
+    open_file: Callable[[Path], audio.AudioFile]
     traceback: bool
     spool: Path
     _cancel: Event = field(default_factory=Event)
@@ -60,6 +58,7 @@ class Batch:
 
     def run(self, songs: Sequence[Song], naming: Naming, jobs: int) -> None:
         """Separate all songs, ``jobs`` of them at a time. If it is stopped, nothing is left half-written."""
+        songs = [self._copied(song) if song.path == STDIN else song for song in songs]
         sound = [song for song in songs if not song.problem]
         named = dict(zip(sound, naming.paths(sound), strict=True))
         pool = ThreadPoolExecutor(jobs, "song")
@@ -74,6 +73,17 @@ class Batch:
         finally:
             pool.shutdown(cancel_futures=True)
             self.report.end()
+
+    def _copied(self, song: Song) -> Song:
+        """Standard input as a file, since it is read twice; copied here, where a signal ends it."""
+        try:
+            if sys.stdin is None:
+                raise OSError("standard input is closed")
+            with self._file(song).open("wb") as copy:
+                shutil.copyfileobj(sys.stdin.buffer, copy)
+        except OSError as error:
+            return replace(song, problem=sentence(error))
+        return song
 
     def _outcome(self, song: Song, paths: Mapping[str, Path]) -> Outcome:
         outcome = Outcome(str(song.path), paths=paths)
@@ -103,14 +113,7 @@ class Batch:
             return
         if there and not (self.overwrite or self.skip_existing):
             raise FileExistsError(f"{there[0]} is there: take --skip-existing, --overwrite or another --out")
-        if song.path == STDIN:
-            if sys.stdin is None:
-                raise OSError("standard input is closed")
-            with self._file(song).open("wb") as copy:
-                shutil.copyfileobj(sys.stdin.buffer, copy)
-        opened = audio.open_file(
-            self._file(song), keep_going=self.keep_going, start=self.start, duration=self.duration
-        )
+        opened = self.open_file(self._file(song))
         if self.dry_run:
             outcome.status = "planned"
             return

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from svs_unet_plugin.cli.paths import STDIN
 from svs_unet_plugin.cli.reports import listening
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 NOT_HERE = frozenset(
     """songs recursive filename skip_existing overwrite dry_run device engine start duration keep_going
-    as_json""".split()
+    as_json verbose""".split()
 )
 """Options of ``separate`` that a catalogue does not have."""
 
@@ -32,6 +33,8 @@ def separate(context: click.Context, encoding: Callable[[], Encoding]) -> int:
             raise click.UsageError(f"{name} does not go with --on ray")
     if options["manifest"] is None:
         raise click.UsageError("--on ray needs --manifest, a table of the songs or a folder of them")
+    if options["out"] == STDIN:
+        raise click.UsageError("standard output does not go with --on ray: --out names a folder or a URL")
     # Ray prints to standard output what it has to say of workers that were killed.
     with listening(), redirect_stdout(sys.stderr):
         from svs_unet_plugin.catalogue import separate_catalogue

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -60,6 +61,14 @@ def _of_checkpoint(path: Path) -> dict[str, object]:
         + (f", {network.residual_blocks} residual blocks a layer" if network.residual_blocks else "")
         + (f", {network.bottleneck_type} bottleneck" if network.bottleneck_type else ""),
         **_described(network.sources, loaded.stft),
+    }
+    with suppress(AttributeError, IndexError, TypeError, ValueError):  # a file may say anything here
+        rows |= _of_training(metadata)
+    return rows
+
+
+def _of_training(metadata: Mapping[str, Any]) -> dict[str, object]:
+    rows: dict[str, object] = {
         "nussl": metadata.get("nussl_version"),
         "asteroid": metadata.get("software_versions", {}).get("asteroid_version"),
         "trained on": (metadata.get("train_dataset") or {}).get("name"),

@@ -12,14 +12,14 @@ STDIN = Path("-")
 
 
 class PathType(click.Path):
-    """A path; nothing, which a shell gives for a variable that is not set, is none."""
+    """A path; an empty one, as of a shell variable that is not set, is refused."""
 
     def __init__(self) -> None:
         super().__init__(path_type=Path)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if value == "":
-            self.fail("it is empty, and no path", param, ctx)
+            self.fail("the path is empty", param, ctx)
         return super().convert(value, param, ctx)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import tempfile
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,12 +42,11 @@ class _Seconds(click.ParamType):
     def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
         if isinstance(value, float):
             return value
+        if not re.fullmatch(r"(\d+:)*(\d+\.?\d*|\.\d+)", value, re.ASCII):
+            self.fail(f"{value!r} is no time in seconds, or minutes:seconds", param, ctx)
         seconds = 0.0
         for part in value.split(":"):
-            try:
-                seconds = 60 * seconds + float(part)
-            except ValueError:
-                self.fail(f"{value!r} is no time in seconds, or minutes:seconds", param, ctx)
+            seconds = 60 * seconds + float(part)
         return seconds
 
 
@@ -116,10 +117,10 @@ def _split(
     type=click.IntRange(1, 8),
     default=1,
     show_default=True,
-    help="Window lengths to average over, in as many times the time.",
+    help="Number of window lengths to average over; three take three times as long.",
 )
 @click.option("--start", type=_Seconds(), default=0.0, help="Where to begin: seconds, or minutes:seconds.")
-@click.option("--duration", type=_Seconds(), help="How much to take.")
+@click.option("--duration", type=_Seconds(), help="How much to separate: seconds, or minutes:seconds.")
 @click.option("--keep-going", is_flag=True, help="Take what can be decoded of damaged songs.")
 @click.option(
     "--on", type=click.Choice(("ray",)), help="Separate a catalogue on Ray, on all CPUs or a cluster."
@@ -199,6 +200,7 @@ def separate(
     if to_stdout and sys.stdout is None:
         raise click.UsageError("standard output is closed")
     with process.quits_at_once(), listening():  # nothing is to be cleared away yet, and torch takes long
+        from svs_unet_plugin.audio import open_file
         from svs_unet_plugin.cli.batch import Batch
         from svs_unet_plugin.encoding import read_tags
         from svs_unet_plugin.separator import ACCOMPANIMENT, Separator
@@ -229,9 +231,7 @@ def separate(
             skip_existing=skip_existing,
             overwrite=overwrite,
             dry_run=dry_run,
-            keep_going=keep_going,
-            start=start,
-            duration=duration,
+            open_file=partial(open_file, keep_going=keep_going, start=start, duration=duration),
             traceback=context.find_root().params["traceback"],
             spool=spool,
         )

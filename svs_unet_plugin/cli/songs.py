@@ -93,7 +93,7 @@ def _walk(folder: Path, recursive: bool) -> Iterator[Path]:
 
 
 def _is_below(path: Path, folder: Path) -> bool:
-    return Path(os.path.abspath(folder)) in Path(os.path.abspath(path)).parents
+    return Path(os.path.realpath(folder)) in Path(os.path.realpath(path)).parents
 
 
 def check_template(template: str, stems: Sequence[str]) -> None:
@@ -159,12 +159,10 @@ class Naming:
                 )
             for number, label in zip(same, _labels([songs[number].path for number in same]), strict=True):
                 paths[number] = self._song(songs[number], tags[number], f" ({label})")
-        inputs = {_key(song.path) for song in songs}
-        for named in paths:
-            if any(_key(path) in inputs for path in named.values()):
-                raise ValueError(
-                    f"{next(iter(named.values()))} is a song: choose another folder or --filename"
-                )
+        inputs = {_key(path) for song in songs for path in (song.path, Path(os.path.realpath(song.path)))}
+        for path in (path for named in paths for path in named.values()):
+            if _key(path) in inputs:
+                raise ValueError(f"{path} is one of the songs: choose another folder or --filename")
         if any(self._same(paths)):
             raise ValueError(f"--filename {self.template!r} gives several songs the same name")
         return paths
@@ -196,8 +194,12 @@ class Naming:
 
 
 def _key(path: Path) -> str:
-    """The same for paths that some file system takes for one: macOS ignores case and normal forms."""
-    return unicodedata.normalize("NFC", os.path.abspath(path)).casefold()
+    """The same for paths that some file system takes for one: macOS ignores case and normal forms.
+
+    Links to folders are followed; a link that has the name of an output is replaced.
+    """
+    whole = os.path.join(os.path.realpath(path.parent), path.name)
+    return unicodedata.normalize("NFC", whole).casefold()
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:

@@ -19,8 +19,8 @@ PACKAGE = b"svs_unet_plugin"
 def weights(models: tuple[str, ...]) -> None:
     """List the weights that are here, with scores, size and licence.
 
-    These are the bundled ones, and models of the Hugging Face Hub that are in its cache. Of each OWNER/NAME
-    the hub is asked for what its model card says.
+    These are the bundled ones, and models of the Hugging Face Hub that are in its cache. For each OWNER/NAME,
+    the hub is asked for its model card.
     """
     blocks = map(_on_hub, models) if models else [*_bundled(), *_cached()]
     print("\n\n".join("\n".join(block) for block in blocks))
