@@ -17,7 +17,6 @@ import pytest
 import torch
 
 from svs_unet_plugin import engines, weights
-from svs_unet_plugin.checkpoint import load_weights_only
 from svs_unet_plugin.cli import main
 
 COMMAND = [sys.executable, "-m", "svs_unet_plugin.cli"]
@@ -34,7 +33,7 @@ def test_info(checkpoint_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_info_of_a_training_that_is_described_in_another_way(
     checkpoint_path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], history: object
 ) -> None:
-    content = load_weights_only(checkpoint_path)
+    content = torch.load(checkpoint_path, weights_only=False)
     content["metadata"]["trainer.state.epoch_history"] = history
     torch.save(content, tmp_path / "odd.pth")
     assert main(["info", str(tmp_path / "odd.pth")]) == 0
