@@ -540,6 +540,8 @@ def test_songs_go_when_there_are_too_many_or_nobody_uses_them(
     with pytest.raises(Cancelled), client.songs.working_on(client.songs.get(third)):
         client.songs.stop(third)
         raise FileNotFoundError("of a song that is gone")  # which follows from that
+    with pytest.raises(Cancelled), client.songs.working_on(client.songs.get(third)):
+        client.songs.stop(third)  # of a separator that can't be interrupted
 
     client = make_client(idle_minutes=0.01)
     client.give(tone)

@@ -152,7 +152,7 @@ def build(songs: Songs, separate: Separate, choices: Choices, title: str, about:
 
     def stop(song_id: str) -> str:
         songs.stop(song_id)
-        return _said("Stopping after this piece of the song.")
+        return _said("Stopping as soon as possible.")
 
     def ready() -> tuple[Any, Any]:
         return gr.update(visible=True), gr.update(visible=False)

@@ -242,6 +242,7 @@ class Songs:
 
         Raises:
             Refused: if somebody is at work on it.
+            Cancelled: if it was, at the end at the latest.
         """
         with self._lock:
             if song.cancel is not None:
@@ -253,6 +254,9 @@ class Songs:
             if cancel.is_set():  # whatever it says follows from that: the song's folder may be gone
                 raise Cancelled("the separation was cancelled") from error
             raise
+        else:
+            if cancel.is_set():  # not every separator can be interrupted
+                raise Cancelled("the separation was cancelled")
         finally:
             song.used = time.monotonic()
             song.cancel = None
