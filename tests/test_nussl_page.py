@@ -94,16 +94,17 @@ class Low(nussl.separation.benchmark.MixAsEstimate):  # type: ignore[misc]
 
     def make_audio_signals(self) -> list[Any]:
         low = audio.resample(self.audio_signal.audio_data, RATE, 8192)[:, :-3]
-        self.metadata["sources"] = ["mixture", "Drums & Bass/Other"]
-        return [signal(low, 8192), signal(low, 8192)]
+        self.metadata["sources"] = ["mixture", "Drums & Bass/Other", "drums, bass, other", "Residual"]
+        return [signal(low, 8192)] * 4
 
 
 def test_estimates_of_another_rate_and_length_are_brought_to_the_mixtures(tmp_path: Path) -> None:
     tone = 0.3 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)[None]
     soundfile.write(tmp_path / "mix.wav", tone.T, RATE, "FLOAT")
-    with shown(Low(signal(np.zeros((1, 9))), 2)) as page:
+    with shown(Low(signal(np.zeros((1, 9))), 4), add_residual=True) as page:
         mixer = page.separate(tmp_path / "mix.wav")
-        assert list(mixer["stems"]) == ["mixture", "mixture-estimate", "drums-bass-other"]
+        names = ["mixture-estimate", "drums-bass-other", "drums-bass-other-2", "residual", "residual-2"]
+        assert list(mixer["stems"]) == ["mixture", *names]
         estimate = page.download(mixer, "drums-bass-other", tmp_path / "stem.wav")
     assert estimate.shape == tone.shape
     np.testing.assert_allclose(estimate[:, 2_000:-2_000], tone[:, 2_000:-2_000], atol=1e-3)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,12 @@ def separate(separator: Any, song: Song, add_residual: bool = False) -> dict[str
     samples, rate = audio.read(song.stems[MIXTURE])
     signals = separator(audio_signal=AudioSignal(audio_data_array=samples, sample_rate=rate))
     named = separator.metadata.get("sources") or [f"Estimate {i}" for i in range(len(signals))]
-    estimates = {
-        _plain(str(name)): _fitted(signal.audio_data, signal.sample_rate, samples, rate)
-        for name, signal in zip(named, signals, strict=True)
-    }
+    estimates: dict[str, np.ndarray] = {}
+    for name, signal in zip(named, signals, strict=True):
+        fitted = _fitted(signal.audio_data, signal.sample_rate, samples, rate)
+        estimates[_unused(_plain(str(name)), estimates)] = fitted
     if add_residual:
-        estimates["residual"] = samples - next(iter(estimates.values()))
+        estimates[_unused("residual", estimates)] = samples - next(iter(estimates.values()))
     paths = {name: song.folder / f"{name}.wav" for name in estimates}
     with encoding.writers(paths.values(), Encoding(), rate, *samples.shape) as writers:
         for write, estimate in zip(writers, estimates.values(), strict=True):
@@ -52,6 +53,12 @@ def _plain(name: str) -> str:
     """A name that can be a file's and part of an address, and is none that the page has for itself."""
     plain = re.sub(r"\W+", "-", name.lower()).strip("-") or "estimate"
     return f"{plain}-estimate" if plain in (MIXTURE, page.MASK, page.MIX) else plain
+
+
+def _unused(name: str, used: Collection[str]) -> str:
+    """The name, with a number if another estimate has it."""
+    numbered = (f"{name}-{number}" for number in count(2))
+    return next(other for other in chain([name], numbered) if other not in used)
 
 
 def _fitted(estimate: np.ndarray, rate: int, mixture: np.ndarray, mixture_rate: int) -> np.ndarray:
