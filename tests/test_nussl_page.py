@@ -3,7 +3,9 @@
 import html
 import json
 import re
+import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -115,6 +117,20 @@ def test_a_password_keeps_others_from_sending_songs() -> None:
     with shown(separator, auth=("user", "password")) as page:
         assert "songs/" not in httpx.get(page.address).text
         assert httpx.get(f"{page.address}config").status_code == 401
+
+
+def test_a_page_that_cannot_be_shown_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    separator = nussl.separation.benchmark.MixAsEstimate(signal(np.zeros((1, 9))), 2)
+    threads = set(threading.enumerate())
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="empty port"):
+        separator.interact(server_port=taken.getsockname()[1], quiet=True)
+    with pytest.raises(TypeError, match="colour"):
+        separator.interact(colour="red")
+    assert list(tmp_path.glob("svs-unet-page-*")) == []
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_without_gradio_the_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,7 +223,7 @@ def launch(page: gradio.Blocks, songs: Songs, *, names: Collection[str] = (), **
     """Show a page that `build` made. It listens on this machine alone, and asks no other one for anything.
 
     Args:
-        page, songs: which belong together; the songs go when the server ends.
+        page, songs: which belong together; the songs go when the server ends, or can't begin.
         names: by which people reach the page, besides this machine's own.
         **arguments: for ``gradio.Blocks.launch``, before what is taken here.
 
@@ -259,24 +259,29 @@ def launch(page: gradio.Blocks, songs: Songs, *, names: Collection[str] = (), **
     }
     script = (_FOLDER / "page.js").read_text(encoding="utf-8")
     with _no_proxy_to_itself():
-        return page.launch(
-            **{
-                "share": False,
-                "server_name": "127.0.0.1",
-                "ssr_mode": False,
-                "pwa": False,
-                "mcp_server": False,
-                "enable_monitoring": False,
-                "run_history": False,
-                "footer_links": [],
-                "num_workers": 0,
-                "theme": theme,
-                "css": (_FOLDER / "page.css").read_text(encoding="utf-8"),
-                "head": f"<script>{script}</script>",
-                "app_kwargs": app,
-                **arguments,
-            }
-        )
+        try:
+            return page.launch(
+                **{
+                    "share": False,
+                    "server_name": "127.0.0.1",
+                    "ssr_mode": False,
+                    "pwa": False,
+                    "mcp_server": False,
+                    "enable_monitoring": False,
+                    "run_history": False,
+                    "footer_links": [],
+                    "num_workers": 0,
+                    "theme": theme,
+                    "css": (_FOLDER / "page.css").read_text(encoding="utf-8"),
+                    "head": f"<script>{script}</script>",
+                    "app_kwargs": app,
+                    **arguments,
+                }
+            )
+        except BaseException:  # the server, which closes the songs when it ends, may not have begun
+            page.close(verbose=False)
+            songs.close()
+            raise
 
 
 def serve(
