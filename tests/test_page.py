@@ -484,6 +484,25 @@ def test_a_slash_in_what_is_wrong_is_no_path(make_client: Callable[..., Client],
         assert client.songs.sentence(ValueError(said), song) == sentence
 
 
+def test_an_mp3_is_decoded_as_by_the_command_line(make_client: Callable[..., Client], tmp_path: Path) -> None:
+    """With half a frame before the first one, which only its name tells."""
+    tone = 0.5 * np.sin(np.arange(RATE) / 10).astype(np.float32)[None]
+    if "mp3" not in formats():
+        pytest.skip("there is no ffmpeg here")
+    with encoding.writers([tmp_path / "tone.mp3"], Encoding("mp3"), RATE, *tone.shape) as (write,):
+        write(tone)
+    content = (tmp_path / "tone.mp3").read_bytes()
+    content = content[1_000:1_200] + content[content.index(b"\xff\xfb") :]
+    (tmp_path / "cut.mp3").write_bytes(content)
+    expected, _ = audio.read(tmp_path / "cut.mp3")
+    client = make_client()
+    answer = client.give(content, "Cut.MP3").json()
+    assert answer["name"] == "Cut"
+    (folder,) = client.folder()
+    assert [path.name for path in folder.iterdir()] == ["mixture.wav"]
+    np.testing.assert_array_equal(audio.read(folder / "mixture.wav")[0], expected)
+
+
 def test_a_list_of_files_is_no_song(make_client: Callable[..., Client], tone: Path, tmp_path: Path) -> None:
     """Or else anybody could listen to any song on the machine."""
     from shutil import which

@@ -378,7 +378,8 @@ class Songs:
         if int(request.headers.get("content-length", 0)) > most:
             return JSONResponse({"error": too_large}, status_code=413)
         song = self._new(request.query_params.get("name", ""))
-        given = song.folder / "given"
+        extension = os.path.splitext(song.given)[1].lower()  # says more than the content of some files
+        given = song.folder / f"given{extension if extension in audio.EXTENSIONS else ''}"
 
         def decode() -> Response:
             with self.turn():
