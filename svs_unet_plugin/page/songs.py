@@ -77,7 +77,7 @@ def formats() -> dict[str, str]:
     for extension in encoding.FORMATS:
         with suppress(ValueError):  # it needs ffmpeg
             encoding.require(Encoding(extension))
-            found[extension] = _FORMATS.get(extension, extension)
+            found[extension] = _FORMATS[extension]
     return found
 
 
@@ -549,16 +549,18 @@ def _write_mix(song: Song, gains: Mapping[str, float], path: Path) -> None:
     extension = path.suffix[1:]
     form = Encoding(extension, clip_mode="none" if extension == "wav" else "rescale")
     with ExitStack() as stack:
-        files = [stack.enter_context(soundfile.SoundFile(song.stems[name])) for name in gains]
+        stems = [
+            (stack.enter_context(soundfile.SoundFile(song.stems[name])), gain) for name, gain in gains.items()
+        ]
         (write,) = stack.enter_context(
             encoding.writers([path], form, song.sample_rate, song.channels, song.samples, song.tags)
         )
         for _ in range(0, song.samples, audio.BLOCK_SAMPLES):
-            mix: np.ndarray = np.zeros((), np.float32)
-            for file, gain in zip(files, gains.values(), strict=True):
-                block = file.read(audio.BLOCK_SAMPLES, dtype="float32", always_2d=True)
-                mix = mix + np.float32(gain) * block.T
-            write(mix)
+            blocks = [
+                np.float32(gain) * file.read(audio.BLOCK_SAMPLES, dtype="float32", always_2d=True)
+                for file, gain in stems
+            ]
+            write(np.sum(blocks, axis=0).T)
 
 
 def _visible(name: str) -> str:
