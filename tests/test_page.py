@@ -478,8 +478,8 @@ def test_a_slash_in_what_is_wrong_is_no_path(make_client: Callable[..., Client],
     song = client.songs._new("a.wav")
     for said, sentence in {
         f"{song.folder}/given is not audio: Input/output error": "a.wav is not audio: Input/output error.",
-        "see /etc/passwd": "This failed for a reason that is not the song's: "
-        "it stands where the page was started.",
+        "see /etc/passwd": "Something went wrong on the server. "
+        "Details are in the terminal where the page was started.",
     }.items():
         assert client.songs.sentence(ValueError(said), song) == sentence
 

@@ -73,8 +73,9 @@ class Guard:
             return ""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
-        if not self._is_known(_name(host)):
-            return f"The page does not go by the name {_name(host)!r}: svs-unet serve --name makes it."
+        if not self._is_known(name := _name(host)):
+            start = f"svs-unet serve --name {name}"
+            return f"This page is not served under the name {name!r}. Start it with: {start}"
         # Which a script can only send to another page after asking, and is refused by the line above.
         ours = {host.lower(), headers.get("x-forwarded-host", host).lower()}
         origin = headers.get("origin")
@@ -108,7 +109,7 @@ class Guard:
             try:
                 message = await asyncio.wait_for(receive(), max(left, 0))
             except TimeoutError:
-                refused = 408, "The file came too slowly, and was given up."
+                refused = 408, "The upload was too slow and was stopped."
                 return {"type": "http.disconnect"}
             received += len(message.get("body", b""))
             whole = not message.get("more_body", False)

@@ -278,7 +278,7 @@ class Songs:
             if said and not re.search(r"(?<!\w)/", said.replace(song.given, "")):  # "Input/output" is no path
                 return said if said.endswith(".") else f"{said}."
         log.error("%s could not be processed", song.given, exc_info=error)
-        return "This failed for a reason that is not the song's: it stands where the page was started."
+        return "Something went wrong on the server. Details are in the terminal where the page was started."
 
     def draw(self, song: Song) -> None:
         """Draw the spectrograms of a song's stems and, if there are vocals, the mask, in its folder.
