@@ -230,6 +230,24 @@ def test_a_musician_uses_the_page(
     context.close()
 
 
+# It takes as long as people who are asked whether it may be used, and counts what records.
+SLOW_MICROPHONE = """
+() => {
+    const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (what) => {
+        await new Promise((done) => setTimeout(done, 1000));
+        return ask(what);
+    };
+    window.recorders = 0;
+    const start = MediaRecorder.prototype.start;
+    MediaRecorder.prototype.start = function () {
+        window.recorders++;
+        return start.call(this);
+    };
+}
+"""
+
+
 def test_recording_stopping_and_refusals(browser: Any, server: Server, tmp_path: Path) -> None:
     from playwright.sync_api import expect
 
@@ -257,8 +275,10 @@ def test_recording_stopping_and_refusals(browser: Any, server: Server, tmp_path:
     (folder,) = (f for f in server.songs() if soundfile.info(f / "mixture.wav").samplerate == 16_000)
     assert [path.name for path in folder.iterdir()] == ["mixture.wav"]  # and nothing half-written
 
-    tab.get_by_role("button", name="Record", exact=True).click()
+    tab.evaluate(SLOW_MICROPHONE)
+    tab.get_by_role("button", name="Record", exact=True).dblclick()
     expect(status).to_have_text("Recording: 0:01")
+    assert tab.evaluate("window.recorders") == 1
     tab.get_by_role("button", name="Stop recording").click()
     expect(status).to_have_text(re.compile("Recording, 0:0[1-9]"))
     tab.close()

@@ -154,12 +154,15 @@
         return this.say("This browser records only on the computer itself, or on a page with https.", "bad");
       }
       let stream;
+      this.recorder.disabled = true; // a second click would start another recording
       try {
         // What telephones do to voices is not for music.
         const audio = { echoCancellation: false, noiseSuppression: false, autoGainControl: false };
         stream = await navigator.mediaDevices.getUserMedia({ audio });
       } catch {
         return this.say("There is no microphone that this page may use.", "bad");
+      } finally {
+        this.recorder.disabled = false;
       }
       this.hush();
       window.svsSong = null;
