@@ -281,6 +281,12 @@ def test_recording_stopping_and_refusals(browser: Any, server: Server, tmp_path:
     assert tab.evaluate("window.recorders") == 1
     tab.get_by_role("button", name="Stop recording").click()
     expect(status).to_have_text(re.compile("Recording, 0:0[1-9]"))
+
+    # It stops before it is too large: 3 s of 16-bit stereo at 48 kHz.
+    tab.evaluate("document.querySelector('svs-song').given.megabytes = 0.6")
+    tab.get_by_role("button", name="Record", exact=True).click()
+    expect(status).to_have_text(re.compile("Recording: "))
+    expect(status).to_have_text(re.compile("Recording, 0:0[1-3]"), timeout=10_000)
     tab.close()
 
 

@@ -7,6 +7,7 @@
   const AHEAD = 8; // seconds that are scheduled before they are heard
   const KARAOKE = -20; // dB of the vocals
   const KEY_STEP = 5; // seconds by which an arrow key moves
+  const RECORDING_RATE = 48000; // Hz; browsers record at it
 
   const icons = {
     play: "M8 5v14l11-7z",
@@ -168,11 +169,13 @@
       window.svsSong = null;
       const parts = [];
       const recording = (this.recording = new MediaRecorder(stream));
+      const { minutes, megabytes } = this.given;
+      const most = Math.min(minutes * 60, (megabytes * 1e6) / (4 * RECORDING_RATE)) - 1; // 16-bit stereo
       const began = performance.now();
       const tick = setInterval(() => {
         const seconds = (performance.now() - began) / 1000;
         this.say(`Recording: ${clock(seconds)}`);
-        if (seconds >= this.given.minutes * 60 - 1) recording.stop();
+        if (seconds >= most) recording.stop();
       }, 250);
       recording.ondataavailable = (event) => parts.push(event.data);
       recording.onstop = async () => {
@@ -193,9 +196,8 @@
 
   /** A recording as a WAV file of 16 bits, which every server reads without a decoder. */
   async function asWav(blob) {
-    const context = new AudioContext();
+    const context = new OfflineAudioContext(1, 1, RECORDING_RATE);
     const sound = await context.decodeAudioData(await blob.arrayBuffer());
-    await context.close();
     const channels = sound.numberOfChannels;
     const bytes = 2 * channels * sound.length;
     const view = new DataView(new ArrayBuffer(44 + bytes));
