@@ -337,6 +337,64 @@ def test_one_song_after_another(browser: Any, server: Server, tmp_path: Path) ->
     tab.close()
 
 
+# Pieces never come, and it is seen which ones nobody waits for any more.
+NO_PIECES = """() => {
+    const fetch = window.fetch;
+    window.asked = [];
+    window.fetch = (address, options) => {
+        if (!String(address).includes("/pieces/")) return fetch(address, options);
+        return new Promise((answer, fail) => {
+            const signal = options?.signal ?? new AbortController().signal;
+            signal.onabort = () => fail(signal.reason);
+            window.asked.push(signal);
+        });
+    };
+}"""
+
+MIXER = """(given) => {
+    const mixer = document.createElement("svs-mixer");
+    mixer.dataset.given = JSON.stringify(given);
+    document.body.prepend(mixer);
+}"""
+
+
+def test_another_position_is_fetched_once_and_the_last_one_no_longer(browser: Any, server: Server) -> None:
+    from playwright.sync_api import expect
+
+    tab = browser.new_page()
+    tab.goto(server.address)
+    expect(tab.get_by_role("button", name="Separate")).to_be_visible()
+    tab.evaluate(NO_PIECES)
+    stems = {"mixture": "Mixture", "vocals": "Vocals"}
+    sound = {"rate": RATE, "channels": 1, "samples": 60 * RATE, "hz": [40, RATE / 2], "decibels": [-60, 6]}
+    names = {"address": "songs/a", "run": "a", "name": "a", "mixture": "mixture", "mix": "mix", "mask": None}
+    tab.evaluate(MIXER, {**sound, **names, "stems": stems, "formats": {"wav": "WAV"}})
+    asked = lambda: tab.evaluate("window.asked.map((signal) => signal.aborted)")  # noqa: E731
+    tab.get_by_role("button", name="Play", exact=True).click()
+    tab.wait_for_function("window.asked.length === 2")
+
+    place, time_shown = tab.get_by_label("Position"), tab.locator(".svs-time")
+    box = place.bounding_box()
+    middle = box["y"] + box["height"] / 2
+    tab.mouse.move(box["x"] + 0.1 * box["width"], middle)
+    tab.mouse.down()
+    tab.mouse.move(box["x"] + 0.5 * box["width"], middle, steps=20)
+    expect(time_shown).to_have_text(re.compile("0:(29|30) / 1:00"))
+    assert asked() == [False] * 2
+    tab.mouse.up()
+    tab.wait_for_function("window.asked.length === 4")
+    assert asked() == [True] * 2 + [False] * 2
+    place.press("ArrowRight")
+    expect(time_shown).to_have_text(re.compile("0:3[45] / 1:00"))
+    tab.wait_for_function("window.asked.length === 6")
+    tab.get_by_role("button", name="Pause").click()
+    assert asked() == [True] * 6
+    place.press("Home")
+    expect(time_shown).to_have_text("0:00 / 1:00")
+    expect(tab.locator("svs-mixer p.svs-state").first).to_be_hidden()  # nothing went wrong
+    tab.close()
+
+
 def test_a_page_that_is_left_stops_its_song(browser: Any, server: Server, tmp_path: Path) -> None:
     from playwright.sync_api import expect
 

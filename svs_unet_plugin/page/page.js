@@ -265,9 +265,10 @@
       this.nodes?.[stem].gain.setTargetAtTime(gain, this.context.currentTime, 0.015); // without a click
     }
 
-    async piece(stem, start, count) {
+    async piece(stem, start, count, signal) {
       const { address, channels, rate, run } = this.given;
-      const answer = await fetch(`${address}/pieces/${stem}?start=${start}&count=${count}&run=${run}`);
+      const query = `start=${start}&count=${count}&run=${run}`;
+      const answer = await fetch(`${address}/pieces/${stem}?${query}`, { signal });
       if (!answer.ok) throw new Error(await answer.text());
       const samples = new Float32Array(await answer.arrayBuffer());
       const buffer = new AudioBuffer({ length: count, numberOfChannels: channels, sampleRate: rate });
@@ -280,7 +281,7 @@
 
     async play() {
       this.open();
-      const run = (this.run = { origin: null, sources: new Set() });
+      const run = (this.run = { origin: null, sources: new Set(), fetching: new AbortController() });
       this.changed();
       try {
         await this.context.resume();
@@ -301,7 +302,8 @@
           await wait();
         } else {
           const count = Math.min(PIECE * rate, samples - next);
-          const buffers = await Promise.all(Object.keys(stems).map((stem) => this.piece(stem, next, count)));
+          const { signal } = run.fetching;
+          const buffers = await Promise.all(Object.keys(stems).map((stem) => this.piece(stem, next, count, signal)));
           if (run !== this.run) return;
           const earliest = Math.ceil((this.context.currentTime + 0.05) * rate) / rate;
           // If a piece comes late, all stems wait for it together.
@@ -327,6 +329,7 @@
     pause() {
       this.at = this.position;
       for (const source of this.run?.sources ?? []) source.stop();
+      this.run?.fetching.abort();
       this.run = null;
       this.changed();
     }
@@ -389,7 +392,18 @@
       const { seconds } = this.player;
       this.place = make("input", { type: "range", min: 0, max: seconds, step: 0.01, value: 0, className: "svs-place" });
       this.place.setAttribute("aria-label", "Position");
-      this.place.oninput = () => this.player.seek(Number(this.place.value));
+      this.dragged = null; // where its handle is, in seconds, until it is let go
+      this.place.oninput = () => {
+        this.dragged = Number(this.place.value);
+        this.show();
+      };
+      // Firefox tells of no change if it is let go where it was taken.
+      this.place.onchange = this.place.onpointerup = () => {
+        if (this.dragged === null) return;
+        const seconds = this.dragged;
+        this.dragged = null;
+        this.player.seek(seconds);
+      };
       this.place.onkeydown = (event) => {
         const step = { ArrowLeft: -KEY_STEP, ArrowDown: -KEY_STEP, ArrowRight: KEY_STEP, ArrowUp: KEY_STEP }[event.key];
         if (!step) return;
@@ -533,7 +547,8 @@
     }
 
     show(said = "") {
-      const { playing, position, seconds } = this.player;
+      const { playing, seconds } = this.player;
+      const position = this.dragged ?? this.player.position;
       if (this.button.dataset.playing !== String(playing)) {
         this.button.dataset.playing = playing;
         this.button.replaceChildren(icon(playing ? "pause" : "play"));
