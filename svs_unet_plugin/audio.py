@@ -217,7 +217,7 @@ def open_file(
         ValueError: if it holds no audio that can be decoded, or less than its header says.
     """
     if not 0 <= start < np.inf:
-        raise ValueError(f"start must be a finite number of seconds from 0 up, got {start}")
+        raise ValueError(f"start must be finite and at least 0 seconds, got {start}")
     if duration is not None and not 0 < duration < np.inf:
         raise ValueError(f"duration must be more than 0 seconds, got {duration}")
     path = Path(path)

@@ -169,7 +169,7 @@ def test_paths_in_a_manifest(
     # What a worker of Ray's does with each, in this process.
     worker = object.__new__(Worker)
     worker.separator = Separator(checkpoint_path, "cpu")
-    worker.job = Job(base, str(tmp_path / "stems"), ("vocals",), Encoding("mp3"), 1, 1)
+    worker.job = Job(base, str(tmp_path / "stems"), ("vocals",), Encoding("mp3"), 1)
     before = files(tmp_path)
     for name in names:
         _, (written,) = worker.separate(name)
@@ -225,7 +225,7 @@ def test_a_list_of_files_is_no_song(
     lists.append(tmp_path / "corpus" / "train" / "A track.stem.mp4")
     worker = object.__new__(Worker)
     worker.separator = Separator(checkpoint_path, "cpu")
-    worker.job = Job(str(tmp_path), str(tmp_path / "stems"), ("vocals",), Encoding(), 1, 1)
+    worker.job = Job(str(tmp_path), str(tmp_path / "stems"), ("vocals",), Encoding(), 1)
     for path in lists:
         path.write_text(content)
         with pytest.raises(ValueError, match="is not audio that can be read"):

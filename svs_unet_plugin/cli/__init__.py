@@ -36,9 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except click.ClickException as error:
             print(f"svs-unet: {error.format_message()}", file=sys.stderr)
             return 2
-        except OSError as error:  # of --help, where nothing can be written
-            print(f"svs-unet: {error.strerror}", file=sys.stderr)
-            return 2
         except (click.Abort, KeyboardInterrupt):
             print(f"svs-unet: {process.STOPPED}", file=sys.stderr)
             return 130

@@ -28,8 +28,8 @@ def main() -> None:
     parser.add_script_argument("--workers", type=int, default=0, help="processes that read data")
     options = parser.parse_args()
     conf, experiment = parser.configuration(options), Path(options.exp_dir)
-    prepared = open_prepared(options.data_dir)
-    model = make_model(conf, network_of(conf), conf.stft(prepared.settings.sample_rate))
+    network, prepared = network_of(conf), open_prepared(options.data_dir)
+    model = make_model(conf, network, conf.stft(prepared.settings.sample_rate))
     configuration.keep(conf, experiment, options.data_dir)
     best = train(
         conf,
