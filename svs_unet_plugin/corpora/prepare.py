@@ -166,7 +166,7 @@ class _Writer:
         record = self.record(track)
         return record.get("source") == fingerprint([track.path]) and all(
             (self.folder(track, index) / f"{name}.wav").is_file()
-            for index in range(record["pieces"])
+            for index in range(record.get("pieces", 1))
             for name in STREAMS
         )
 
