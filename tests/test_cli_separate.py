@@ -648,6 +648,17 @@ def test_stopped_in_the_middle(checkpoint_path: Path, tmp_path: Path, how: int, 
     assert not out.exists(), sorted(out.rglob("*"))
 
 
+def test_a_signal_that_another_thread_gets(checkpoint_path: Path, tmp_path: Path) -> None:
+    """Which does not wake the main thread."""
+    song, out = write_song(tmp_path / "long.wav", 240), tmp_path / "out"
+    told = "import signal, threading\n" + SLOW.replace(
+        "time.sleep(1)", "signal.pthread_kill(threading.get_ident(), signal.SIGTERM); time.sleep(2)"
+    )
+    command = [sys.executable, "-c", told, "separate", song, "-o", out, "-w", checkpoint_path]
+    run = subprocess.run(command, stderr=subprocess.PIPE)
+    assert run.returncode == 143 and not out.exists()
+
+
 @pytest.mark.parametrize("how, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_while_it_waits_for_a_pipe(
     checkpoint_path: Path, tmp_path: Path, how: int, code: int

@@ -6,7 +6,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event, Lock
@@ -22,6 +22,9 @@ from svs_unet_plugin.errors import sentence
 from svs_unet_plugin.separator import Cancelled, Progress, Separator
 
 log = logging.getLogger(__name__)
+
+LONGEST_WAIT = 0.5
+"""Seconds after which a signal is heard at the latest."""
 
 
 @dataclass
@@ -64,8 +67,12 @@ class Batch:
         pool = ThreadPoolExecutor(jobs, "song")
         try:
             tasks = [pool.submit(self._outcome, song, named.get(song, {})) for song in songs]
-            for task in as_completed(tasks):
-                self.report.finish(task.result())
+            while tasks:
+                # A signal that another thread gets, or that comes just before the wait, does not end it.
+                wait(tasks, timeout=LONGEST_WAIT, return_when=FIRST_COMPLETED)
+                for task in [task for task in tasks if task.done()]:
+                    tasks.remove(task)
+                    self.report.finish(task.result())
         except BaseException:
             self._cancel.set()
             process.quit_at_next_signal()
