@@ -20,7 +20,8 @@ from statistics import median
 
 import numpy as np
 import soundfile
-from timing import RATE
+
+SAMPLE_RATE = 44_100
 
 
 def main() -> None:
@@ -39,9 +40,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         song = Path(folder, "song.wav")
-        samples = round(options.minutes * 60 * RATE)
+        samples = round(options.minutes * 60 * SAMPLE_RATE)
         noise = 0.1 * np.random.default_rng(0).standard_normal((samples, 2), np.float32)
-        soundfile.write(song, noise, RATE, subtype="PCM_16")
+        soundfile.write(song, noise, SAMPLE_RATE, subtype="PCM_16")
         peer = [sys.executable, __file__, "--threads", f"{options.threads}", "--song", str(song)]
         ours = [str(Path(sys.executable).with_name("svs-unet")), "separate", str(song), "--quiet"]
         commands = {

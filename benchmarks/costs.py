@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from svs_unet_plugin import STFT, Separator, UNet
 from svs_unet_plugin.engines import installed
+from svs_unet_plugin.engines.torch_engine import TorchEngine
 from svs_unet_plugin.threads import limited_threads
 
 FRAMES = 2048
@@ -139,7 +140,7 @@ def limit(setting: Setting) -> str:
         "the paper's U-Net": Separator(random_unet(), setting.device, stft=STFT()),
         "bundled `vocals`": Separator(device=setting.device),
     }.items():
-        network = cast(UNet, separator.network)
+        network = cast(TorchEngine, separator.masker.engine).folded
         convolutions = _convolutions(network, _magnitude(setting, inputs=network.inputs))
         works[f"{name}: its convolutions, each alone"] = _inference(partial(_run, convolutions))
         works[f"{name}: the network"] = _inference(

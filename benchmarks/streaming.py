@@ -34,7 +34,7 @@ def main() -> None:
     separator = Separator(options.weights, device="cpu")
     songs = {path: excerpt(path, options.seconds) for path in options.songs}
     offline = {
-        path: float(sdr(vocals[None], separator.separate(mixture, rate)["vocals"][None])[0])
+        path: score(vocals, separator.separate(mixture, rate)["vocals"])
         for path, (mixture, vocals, rate) in songs.items()
     }
     names = " | ".join(path.name for path in songs)
@@ -52,7 +52,7 @@ def main() -> None:
             estimate = streamed(streamer, mixture)
             seconds += time.perf_counter() - start
             length += mixture.shape[1] / rate
-            losses.append(float(sdr(vocals[None], estimate[None])[0]) - offline[path])
+            losses.append(score(vocals, estimate) - offline[path])
         row = [f"{streamer.latency:.2f} s", "known" if known else "so far"]
         row += [f"{loss:+.2f} dB" for loss in losses] + [f"{length / seconds:.1f}"]
         print("| " + " | ".join(row) + " |", flush=True)
@@ -75,6 +75,10 @@ def streamed(streamer: Streamer, mixture: np.ndarray) -> np.ndarray:
         streamer.flush(),
     ]
     return np.concatenate([part["vocals"] for part in parts], axis=1)
+
+
+def score(vocals: np.ndarray, estimate: np.ndarray) -> float:
+    return float(sdr(vocals[None], estimate[None])[0])
 
 
 if __name__ == "__main__":

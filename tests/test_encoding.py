@@ -21,6 +21,18 @@ def test_writes_beyond_full_scale_without_wrapping(tmp_path: Path) -> None:
     assert np.abs(loud).max() > 3
 
 
+def test_nothing_is_left_of_a_file_that_was_not_finished(tmp_path: Path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"what was there")
+    with (
+        pytest.raises(KeyboardInterrupt),
+        writers([tmp_path / "a.wav", tmp_path / "b.wav"], Encoding(), 44_100, 2, 100) as (write, _),
+    ):
+        write(noise(samples=100))
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+    assert (tmp_path / "a.wav").read_bytes() == b"what was there"
+
+
 def test_two_writers_of_one_file(tmp_path: Path) -> None:
     """The last to end wins, and neither disturbs the other."""
     first, second = noise(), 0.5 * noise()

@@ -6,9 +6,10 @@ import logging
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from threading import Event, Lock
 from time import perf_counter
 
@@ -66,13 +67,11 @@ class Batch:
         named = dict(zip(sound, naming.paths(sound), strict=True))
         pool = ThreadPoolExecutor(jobs, "song")
         try:
-            tasks = [pool.submit(self._outcome, song, named.get(song, {})) for song in songs]
-            while tasks:
-                # A signal that another thread gets, or that comes just before the wait, does not end it.
-                wait(tasks, timeout=LONGEST_WAIT, return_when=FIRST_COMPLETED)
-                for task in [task for task in tasks if task.done()]:
-                    tasks.remove(task)
-                    self.report.finish(task.result())
+            done: SimpleQueue[Future[Outcome]] = SimpleQueue()
+            for song in songs:
+                pool.submit(self._outcome, song, named.get(song, {})).add_done_callback(done.put)
+            for _ in songs:
+                self.report.finish(_first(done).result())
         except BaseException:
             self._cancel.set()
             process.quit_at_next_signal()
@@ -149,3 +148,15 @@ class Batch:
                 if self.separator is separator:
                     self.separator = self.on_cpu()
             self._separate_file(file, paths, progress)
+
+
+def _first(done: SimpleQueue[Future[Outcome]]) -> Future[Outcome]:
+    """The next song that is done.
+
+    A signal that another thread gets, or that comes just before a wait, does not end the wait.
+    """
+    while True:
+        try:
+            return done.get(timeout=LONGEST_WAIT)
+        except Empty:
+            continue

@@ -25,7 +25,7 @@ _EXPORTING = Lock()
 
 
 class TorchEngine(Engine):
-    """A copy of the network on the device, in evaluation mode, whose convolutions normalise, too."""
+    """A copy of the network on the device, in evaluation mode, in which convolutions normalise: `folded`."""
 
     name = "torch"
     network: UNet
@@ -34,7 +34,7 @@ class TorchEngine(Engine):
         where = _usable(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         super().__init__(network, str(where))
         # With the channels last in memory, convolutions are some ten percent faster on a CPU.
-        self._folded = _folded(network).to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.folded = _folded(network).to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def recurrent(self) -> bool:  # type: ignore[override]
@@ -44,18 +44,18 @@ class TorchEngine(Engine):
     def masks(self, magnitude: np.ndarray, heard: np.ndarray | None = None) -> np.ndarray:
         with torch.inference_mode(), in_float32(self.device):
             if heard is None:
-                return _array(self._folded(self._tensor(magnitude)))
-            features = self._folded.encode(self._tensor(magnitude))
+                return _array(self.folded(self._tensor(magnitude)))
+            features = self.folded.encode(self._tensor(magnitude))
             features[-1] = self._tensor(heard[..., : features[-1].shape[-1]])
-            return _array(self._folded.decode(features, *magnitude.shape[-2:]))
+            return _array(self.folded.decode(features, *magnitude.shape[-2:]))
 
     def deepest(self, magnitude: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), in_float32(self.device):
-            return _array(self._folded.encode(self._tensor(magnitude))[-1])
+            return _array(self.folded.encode(self._tensor(magnitude))[-1])
 
     def heard(self, deepest: np.ndarray) -> np.ndarray:
         with torch.inference_mode(), in_float32(self.device):
-            return _array(self._folded.bottleneck(self._tensor(deepest)))
+            return _array(self.folded.bottleneck(self._tensor(deepest)))
 
     def _tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self.device)

@@ -8,7 +8,6 @@ cd "$(dirname "$0")"
 
 stop_stage=3
 last_stage=4
-takes=
 does="A U-Net for MUSDB18 with asteroid"
 minutes=
 models=

@@ -8,7 +8,6 @@ cd "$(dirname "$0")"
 
 stop_stage=4
 last_stage=4
-takes=
 does="A U-Net for MUSDB18 with nussl, compared with nussl's other separators"
 compare_epochs=
 only=
