@@ -252,3 +252,27 @@ os.kill(os.getpid(), signal.SIGUSR1)
         [sys.executable, "-X", "faulthandler", "-c", script], capture_output=True, text=True
     )
     assert (said.returncode, said.stdout) == (0, "handled\n"), said.stderr
+
+
+@pytest.mark.parametrize("turn", range(3))
+def test_threads_that_are_the_first_to_use_openvino(turn: int) -> None:
+    """They waited for each other without end, in nearly every run when threads change this often."""
+    if "openvino" not in engines.installed():
+        pytest.skip("openvino is not installed")
+    script = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from svs_unet_plugin.engines import graph
+sys.setswitchinterval(1e-6)
+barrier = Barrier(4)
+def first(number):
+    graph._openvino_core()
+    from openvino import Type
+    barrier.wait()
+    return Type.f32.to_dtype().name
+with ThreadPoolExecutor(4) as pool:
+    print(*pool.map(first, range(4)))
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert said.stdout == "float32 float32 float32 float32\n", said.stderr

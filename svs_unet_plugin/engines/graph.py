@@ -230,7 +230,10 @@ def _openvino_core() -> Any:
     """
     with _MAKING_CORE:
         if not _CORES:
-            _CORES.append(_import_openvino().Core())
+            openvino = _import_openvino()
+            # Two threads that are the first to ask for it wait for each other without end (2026.4).
+            openvino.Type.f32.to_dtype()
+            _CORES.append(openvino.Core())
         return _CORES[0]
 
 
