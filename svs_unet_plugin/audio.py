@@ -11,7 +11,6 @@ import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from numbers import Real
@@ -23,7 +22,7 @@ import soxr
 
 from svs_unet_plugin import ffmpeg, mp3
 from svs_unet_plugin.ffmpeg import BLOCK_SAMPLES
-from svs_unet_plugin.workers import cpus
+from svs_unet_plugin.threads import each
 
 RATES = (1000, 768_000)
 """The lowest and the highest sample rate in Hz; what states another is no audio, or damaged."""
@@ -35,8 +34,8 @@ EXTENSIONS = frozenset(
 )
 """What is taken for a song in a folder; a file that is named is tried, whatever it is called."""
 
-REPLAYED_BYTES = 1 << 27
-"""Of audio that is needed twice and decoded once: six minutes of stereo at 44.1 kHz."""
+REPLAYED_BYTES = 5 << 25
+"""Of audio that is needed twice and decoded once: six minutes of stereo at 44.1 kHz, and at 8192 Hz."""
 
 _THREAD_SAMPLES = 1 << 14  # of a block that is worth a thread for each channel
 
@@ -406,25 +405,29 @@ def resample(signals: np.ndarray, old: int, new: int, samples: int | None = None
     return np.pad(found, [(0, 0)] * (found.ndim - 1) + [(0, samples - found.shape[-1])])
 
 
-def replayed(
-    blocks: Callable[[], Iterable[np.ndarray]], most_bytes: int = REPLAYED_BYTES
-) -> Callable[[], Iterator[np.ndarray]]:
-    """What gives blocks as often as it is called: from memory after the first time, if all of them fit."""
-    held: list[np.ndarray] | None = None
+Blocks = tuple[np.ndarray, ...]
+"""Of the same time, at several rates."""
 
-    def give() -> Iterator[np.ndarray]:
+
+def replayed(
+    blocks: Callable[[], Iterable[Blocks]], most_bytes: int = REPLAYED_BYTES
+) -> Callable[[], Iterator[Blocks]]:
+    """What gives blocks as often as it is called: from memory after the first time, if all of them fit."""
+    held: list[Blocks] | None = None
+
+    def give() -> Iterator[Blocks]:
         nonlocal held
         if held is not None:
             yield from held
             return
         kept, size = [], 0
-        for block in blocks():
-            size += block.nbytes
+        for of_all in blocks():
+            size += sum(block.nbytes for block in of_all)
             if size <= most_bytes:
-                kept.append(block)
+                kept.append(of_all)
             else:
                 kept.clear()
-            yield block
+            yield of_all
         if size <= most_bytes:
             held = kept
 
@@ -433,10 +436,19 @@ def replayed(
 
 def resample_blocks(blocks: Iterable[np.ndarray], channels: int, old: int, new: int) -> Iterator[np.ndarray]:
     """Bring blocks ``(channels, samples)`` from one sample rate in Hz to another; see `Resampler`."""
+    for _, resampled in with_resampled(blocks, channels, old, new):
+        yield resampled
+
+
+def with_resampled(blocks: Iterable[np.ndarray], channels: int, old: int, new: int) -> Iterator[Blocks]:
+    """Blocks ``(channels, samples)``, each with what comes out of a `Resampler` by then.
+
+    The last one has no samples itself, and the rest that comes out.
+    """
     resampler = Resampler(channels, old, new)
     for block in blocks:
-        yield resampler.push(block)
-    yield resampler.flush()
+        yield block, resampler.push(block)
+    yield np.zeros((channels, 0), np.float32), resampler.flush()
 
 
 class Resampler:
@@ -448,30 +460,28 @@ class Resampler:
 
     def __init__(self, channels: int, old: int, new: int) -> None:
         self._channels = channels
-        # A stream for each channel, each on a thread of its own: soxr lets go of Python's lock.
+        # A stream for each channel, each on a thread of its own.
         self._streams = [
             soxr.ResampleStream(old, new, 1, dtype="float32", quality="HQ")
             for _ in range(channels if old != new else 0)
         ]
-        self._pool = ThreadPoolExecutor(min(channels, cpus())) if len(self._streams) > 1 else None
 
     def push(self, block: np.ndarray) -> np.ndarray:
         """What can be told from this block and those before it; it may be empty."""
         if not self._streams:
             return block
-        threads = self._pool is not None and block.shape[1] >= _THREAD_SAMPLES
-        run = self._pool.map if threads and self._pool is not None else map
-        return np.stack(list(run(_resample_chunk, self._streams, block)))
+        streams = zip(self._streams, block, strict=True)
+        threads = block.shape[1] >= _THREAD_SAMPLES
+        return np.stack(each(_resample_chunk, streams) if threads else list(map(_resample_chunk, streams)))
 
     def flush(self) -> np.ndarray:
         """The rest; nothing can be pushed after it."""
-        if self._pool is not None:
-            self._pool.shutdown()
         if not self._streams:
             return np.zeros((self._channels, 0), np.float32)
         empty = np.zeros(0, np.float32)
         return np.stack([stream.resample_chunk(empty, last=True) for stream in self._streams])
 
 
-def _resample_chunk(stream: soxr.ResampleStream, signal: np.ndarray) -> np.ndarray:
+def _resample_chunk(streamed: tuple[soxr.ResampleStream, np.ndarray]) -> np.ndarray:
+    stream, signal = streamed
     return stream.resample_chunk(np.ascontiguousarray(signal))

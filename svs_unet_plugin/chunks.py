@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from svs_unet_plugin.engines import Engine
-from svs_unet_plugin.stft import STFT, network_magnitudes
+from svs_unet_plugin.stft import STFT, blocks, network_magnitudes
+from svs_unet_plugin.threads import each
 from svs_unet_plugin.treble import Gain, treble_gain
 
 
@@ -63,16 +64,16 @@ class Masker:
             ValueError: if the network gives none.
         """
         network = self.engine.network
-        masks = []
+        soft = np.empty((len(self.indices), *spectrum.shape), np.float32)
+        seen = self._seen(spectrum, divisor)
+        together = len(spectrum) // len(seen)  # channels
         # One after the other takes as long as all at once, and less memory.
-        for item, magnitude in enumerate(self._seen(spectrum, divisor)):
+        for item, magnitude in enumerate(seen):
             heard = None if context is None else context[item, None, ..., start // network.stride :]
             of_all = self.engine.masks(magnitude[None], heard)
             of_sources = of_all.reshape(-1, network.in_channels, *of_all.shape[-2:])
-            masks.append(of_sources[list(self.indices)])
-        if len(spectrum) != 2:
-            masks = [mask[:, :1] for mask in masks]
-        soft = np.concatenate(masks, axis=1)
+            for mask, index in zip(soft, self.indices, strict=True):
+                mask[item * together : (item + 1) * together] = of_sources[index, :together]
         if not np.isfinite(soft).all():
             raise ValueError("the network's masks are NaN: its weights are damaged")
         return soft if self.threshold is None else (soft > self.threshold).astype(soft.dtype)
@@ -89,7 +90,14 @@ class Masker:
         """``(items, inputs, bins, frames)``: what the network sees at once."""
         channels = self.engine.network.in_channels
         items = spectrum[None] if channels == len(spectrum) == 2 else spectrum[:, None]
-        return np.divide(network_magnitudes(items, channels), np.float32(divisor), order="C")
+        seen = np.empty((len(items), self.engine.network.inputs, *items.shape[-2:]), np.float32)
+
+        def see(block: slice) -> None:
+            magnitudes = network_magnitudes(items[..., block], channels)
+            np.divide(magnitudes, np.float32(divisor), out=seen[..., block])
+
+        each(see, blocks(items.shape[-1]))
+        return seen
 
 
 @dataclass(frozen=True)
@@ -234,8 +242,6 @@ class Estimates:
         gain = self.gain.at(begin, begin + chunk.samples.shape[-1], stft.sample_rate)
         begin -= chunk.start * stft.hop_length
         used = slice(0, last + around + 1)  # no sample of the chunk has a part of the frames behind it
-        # Bin beside bin in memory, as the inverse FFT takes them.
-        masked = masks[..., used].swapaxes(-1, -2) * chunk.spectrum[..., used].swapaxes(-1, -2)
-        rest = stft.synthesise(masked.swapaxes(-1, -2))
+        rest = stft.synthesise(chunk.spectrum[..., used], masks[..., used])
         rest = rest[..., begin : begin + chunk.samples.shape[-1]]
         return rest - gain.reshape(rest.shape) * chunk.samples

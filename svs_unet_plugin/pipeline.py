@@ -1,4 +1,4 @@
-"""Blocks of a mixture in, blocks of its stems out: resampling, masking, and the treble put back."""
+"""Blocks of a mixture in, blocks of its stems out: masking, resampling, and the treble put back."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ import numpy as np
 from svs_unet_plugin.audio import BLOCK_SAMPLES, Resampler
 from svs_unet_plugin.chunks import Estimates
 
+CACHED_SAMPLES = 1 << 14
+"""Of a block: what is computed of so many stays in the processor's cache."""
+
 
 class Pipeline:
-    """Separates a mixture that arrives in blocks ``(channels, samples)``.
+    """Separates a mixture that arrives in blocks ``(channels, samples)``, also at the network's rate.
 
-    It is brought to the network's rate, masked, seen through each view, and what the masks leave is brought
-    back. What lies above the network's band is shared out as the octave below it is.
+    There it is masked, seen through each view, and what the masks leave is brought back. What lies above the
+    network's band is shared out as the octave below it is.
 
     Args:
         views: fresh ones, whose estimates are averaged.
@@ -40,26 +43,29 @@ class Pipeline:
         self._sample_rate = sample_rate
         self._shape = sources, channels, -1
         self._check = check
-        self._down = Resampler(channels, sample_rate, network_rate)
         self._up = Resampler(sources * channels, network_rate, sample_rate)
         self._mixture = _Queue(channels)
         self._rests = [_Queue(sources * channels) for _ in views]
         self._high = _Queue(sources * channels)
         self._done = 0
 
-    def push(self, block: np.ndarray) -> Iterator[list[np.ndarray]]:
+    def push(self, block: np.ndarray, low: np.ndarray) -> Iterator[list[np.ndarray]]:
         """What can be told from this block and those before it.
+
+        Args:
+            block: some samples, or none.
+            low: at the network's rate, what comes out of a `Resampler` after it.
 
         Yields:
             ``(channels, samples)`` of each source, in order, and then of the mixture less the first source.
         """
         self._mixture.put(block)
-        for _ in self._estimate(self._down.push(block), ended=False):
+        for _ in self._estimate(low, ended=False):
             yield from self._stems(min(self._mixture.samples, self._high.samples))
 
     def flush(self) -> Iterator[list[np.ndarray]]:
         """The rest; nothing can be pushed after it."""
-        for _ in self._estimate(self._down.flush(), ended=True):
+        for _ in self._estimate(np.zeros((self._mixture.rows, 0), np.float32), ended=True):
             yield from self._stems(min(self._mixture.samples, self._high.samples))
         self._high.put(self._up.flush())
         # Resampling there and back may leave a few samples less.
@@ -78,22 +84,33 @@ class Pipeline:
                 self._check()
         while samples := min(queue.samples for queue in self._rests):
             pieces = [queue.take(min(samples, BLOCK_SAMPLES // 8)) for queue in self._rests]
-            mean = reduce(np.add, pieces) / np.float32(len(pieces))
-            self._high.put(self._up.push(mean))
+            self._high.put(self._up.push(_mean(pieces)))
             yield
 
     def _stems(self, samples: int) -> Iterator[list[np.ndarray]]:
         while samples:
-            start, end = self._done, self._done + min(samples, BLOCK_SAMPLES)
-            mixture, rest = self._mixture.take(end - start), self._high.take(end - start)
-            gains = [view.gain.at(start, end, self._sample_rate) for view in self._views]
-            gain = reduce(np.add, gains) / np.float32(len(gains))
-            sources = rest.reshape(self._shape) + gain.reshape(self._shape) * mixture
-            yield [*sources, mixture - sources[0]]
+            end = self._done + min(samples, BLOCK_SAMPLES)
+            samples -= end - self._done
+            yield self._with_treble(self._done, end)
             for view in self._views:
                 view.gain.forget(end, self._sample_rate)
             self._done = end
-            samples -= end - start
+
+    def _with_treble(self, start: int, end: int) -> list[np.ndarray]:
+        """The stems of the samples that come next."""
+        mixture, rest = self._mixture.take(end - start), self._high.take(end - start)
+        sources, accompaniment = rest.reshape(self._shape), np.empty_like(mixture)
+        for begin in range(start, end, CACHED_SAMPLES):
+            stop = min(begin + CACHED_SAMPLES, end)
+            part = np.s_[..., begin - start : stop - start]
+            gain = _mean([view.gain.at(begin, stop, self._sample_rate) for view in self._views])
+            sources[part] += gain.reshape(self._shape) * mixture[part]
+            np.subtract(mixture[part], sources[0][part], out=accompaniment[part])
+        return [*sources, accompaniment]
+
+
+def _mean(views: Sequence[np.ndarray]) -> np.ndarray:
+    return views[0] if len(views) == 1 else reduce(np.add, views) / np.float32(len(views))
 
 
 class _Queue:

@@ -7,6 +7,8 @@ from threading import Event
 
 import numpy as np
 
+from svs_unet_plugin.audio import Blocks
+
 READING_SHARE = 0.1
 """How much of the progress the first pass is, which listens to the audio before it is separated."""
 
@@ -44,15 +46,16 @@ class Meter:
         if self._cancel is not None and self._cancel.is_set():
             raise Cancelled("the separation was cancelled")
 
-    def reading(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Blocks ``(channels, samples)`` of the first pass, counted."""
+    def reading(self, blocks: Iterable[Blocks]) -> Iterator[Blocks]:
+        """Blocks of the first pass, counted by the samples of the first of each."""
         read = 0
-        for block in blocks:
+        for of_all in blocks:
             self.check()
-            read += block.shape[-1]
+            read += of_all[0].shape[-1]
             self.total = max(self.total, read)
-            yield block
-            self._tell(READING_SHARE * read)
+            yield of_all
+            if of_all[0].shape[-1]:
+                self._tell(READING_SHARE * read)
         self.total = read
 
     def separating(self, blocks: Iterable[list[np.ndarray]]) -> Iterator[list[np.ndarray]]:

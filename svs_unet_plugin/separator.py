@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, TypeGuard, overload
 
 import numpy as np
 
-from svs_unet_plugin import audio as audio_io
 from svs_unet_plugin.arrays import as_array, as_mixture, is_tensor
-from svs_unet_plugin.audio import AudioFile, check_rate
+from svs_unet_plugin.audio import (
+    BLOCK_SAMPLES,
+    AudioFile,
+    Blocks,
+    check_rate,
+    open_file,
+    replayed,
+    resample,
+    with_resampled,
+)
 from svs_unet_plugin.chunks import Chunks, Estimates, Masker, Plan, peak
 from svs_unet_plugin.encoding import Encoding, read_tags, writers
 from svs_unet_plugin.engines import Graph, installed, make_engine, read_graph, require
@@ -186,8 +194,8 @@ class Separator:
         stems = {name: np.empty_like(mixture) for name in self.sources}
 
         def blocks() -> Iterator[np.ndarray]:
-            for start in range(0, mixture.shape[1], audio_io.BLOCK_SAMPLES):
-                yield mixture[:, start : start + audio_io.BLOCK_SAMPLES]
+            for start in range(0, mixture.shape[1], BLOCK_SAMPLES):
+                yield mixture[:, start : start + BLOCK_SAMPLES]
 
         meter = Meter(sample_rate, mixture.shape[1], progress, cancel)
         song = self._listen(blocks, len(mixture), sample_rate, meter)
@@ -233,12 +241,11 @@ class Separator:
             Cancelled: if it was.
         """
         paths = self._paths(out, stems, encoding.format)
-        file = path if isinstance(path, AudioFile) else audio_io.open_file(path)
+        file = path if isinstance(path, AudioFile) else open_file(path)
         state = fingerprint([file.path])
         meter = Meter(file.sample_rate, file.length, progress, cancel)
         # All of the file is read before anything is written, and so found to be sound.
-        blocks = audio_io.replayed(file.blocks)
-        song = self._listen(blocks, file.channels, file.sample_rate, meter)
+        song = self._listen(file.blocks, file.channels, file.sample_rate, meter)
         wanted = [self.sources.index(name) for name in paths]
         folders = {folder for path in paths.values() for folder in (path.parent, *path.parent.parents)}
         made = sorted((folder for folder in folders if not folder.exists()), reverse=True)  # inner ones first
@@ -291,26 +298,18 @@ class Separator:
             audio, sample_rate: as in `separate`.
         """
         sample_rate, mixture = check_rate(sample_rate, "sample_rate"), as_mixture(as_array(audio))
-        return self._peaks([mixture], len(mixture), sample_rate)
+        low = resample(mixture, sample_rate, self.stft.sample_rate)
+        return self._peaks([low], len(low))
 
-    def _peaks(self, blocks: Iterable[np.ndarray], channels: int, sample_rate: int) -> tuple[float, ...]:
+    def _peaks(self, low: Iterable[np.ndarray], channels: int) -> tuple[float, ...]:
         cutters = [Chunks(view, Plan(4096, 0, 0), channels) for view in self.views]
         peaks = [0.0] * len(cutters)
-        for block, ended in self._at_network_rate(blocks, channels, sample_rate):
+        for block, ended in _to_the_end(low, channels):
             for i, cutter in enumerate(cutters):
                 peaks[i] = float(np.max([peaks[i], *map(peak, cutter.push(block, ended))]))  # NaN stays
         if not (np.array(peaks) < LOUDEST).all():
             raise ValueError("the audio is too loud for float32: full scale is 1")
         return tuple(peaks)
-
-    def _at_network_rate(
-        self, blocks: Iterable[np.ndarray], channels: int, sample_rate: int
-    ) -> Iterator[tuple[np.ndarray, bool]]:
-        """Blocks ``(channels, samples)``, and whether it was the last."""
-        resampled = audio_io.resample_blocks(blocks, channels, sample_rate, self.stft.sample_rate)
-        for block in resampled:
-            yield block, False
-        yield np.zeros((channels, 0), np.float32), True
 
     def _listen(
         self, blocks: Callable[[], Iterable[np.ndarray]], channels: int, sample_rate: int, meter: Meter
@@ -320,23 +319,23 @@ class Separator:
         Args:
             blocks: gives the song, ``(channels, samples)`` each, as often as it is called.
         """
-        peaks = self._peaks(meter.reading(blocks()), channels, sample_rate)
+        both = replayed(lambda: with_resampled(blocks(), channels, sample_rate, self.stft.sample_rate))
+        peaks = self._peaks((low for _, low in meter.reading(both())), channels)
         contexts: list[np.ndarray | None] = [None] * len(peaks)
         if self.masker.engine.recurrent:
             for i, (view, scale) in enumerate(zip(self.views, peaks, strict=True)):
                 if scale > 0:
-                    low = self._at_network_rate(blocks(), channels, sample_rate)
-                    contexts[i] = self._context(low, view, channels, scale, meter)
-        return _Song(blocks, channels, sample_rate, peaks, contexts)
+                    contexts[i] = self._context((low for _, low in both()), view, channels, scale, meter)
+        return _Song(both, channels, sample_rate, peaks, contexts)
 
     def _context(
-        self, low: Iterable[tuple[np.ndarray, bool]], view: STFT, channels: int, scale: float, meter: Meter
+        self, low: Iterable[np.ndarray], view: STFT, channels: int, scale: float, meter: Meter
     ) -> np.ndarray:
         """What the recurrent layer says about a whole song, since it hears all of it at once."""
         stride, core = self.network.stride, self.chunk_frames // self.network.stride
         cutter = Chunks(view, self.masker.exact(self.chunk_frames), channels, stride)
         columns = []
-        for block, ended in low:
+        for block, ended in _to_the_end(low, channels):
             meter.check()
             for chunk in cutter.push(block, ended):
                 deepest = self.masker.deepest(chunk.spectrum, view.divisor(scale))
@@ -354,8 +353,8 @@ class Separator:
         pipeline = Pipeline(
             views, song.sample_rate, self.stft.sample_rate, song.channels, len(self.estimated), meter.check
         )
-        for block in song.blocks():
-            yield from meter.separating(pipeline.push(block))
+        for block, low in song.blocks():
+            yield from meter.separating(pipeline.push(block, low))
         yield from meter.separating(pipeline.flush())
 
 
@@ -379,16 +378,23 @@ class _Song:
     """What is to be separated, and what had to be heard of it before.
 
     Args:
-        blocks: gives it, ``(channels, samples)`` each, as often as it is called.
+        blocks: gives it, ``(channels, samples)`` each, also at the network's rate, as often as it is called.
         peaks: its largest magnitude, seen through each view.
         contexts: what the recurrent layer says about it, seen through each view.
     """
 
-    blocks: Callable[[], Iterable[np.ndarray]]
+    blocks: Callable[[], Iterable[Blocks]]
     channels: int
     sample_rate: int
     peaks: Sequence[float]
     contexts: Sequence[np.ndarray | None]
+
+
+def _to_the_end(blocks: Iterable[np.ndarray], channels: int) -> Iterator[tuple[np.ndarray, bool]]:
+    """Blocks ``(channels, samples)``, and whether it was the last, which is empty."""
+    for block in blocks:
+        yield block, False
+    yield np.zeros((channels, 0), np.float32), True
 
 
 def separate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -82,6 +83,7 @@ class Streamer:
             Estimates(separator.masker, view, plan, channels, None if peaks is None else peaks[i])
             for i, (view, plan) in enumerate(zip(views, plans, strict=True))
         ]
+        self._down = Resampler(channels, sample_rate, separator.stft.sample_rate)
         self._pipeline: Pipeline | None = Pipeline(
             estimates, sample_rate, separator.stft.sample_rate, channels, len(separator.estimated)
         )
@@ -104,7 +106,7 @@ class Streamer:
         mixture = as_mixture(as_array(block))
         if len(mixture) != self.channels:
             raise ValueError(f"block must be ({self.channels}, samples), got {np.shape(block)}")
-        return self._joined(self._open().push(mixture.copy()))
+        return self._joined(self._open().push(mixture.copy(), self._down.push(mixture)))
 
     def flush(self) -> dict[str, np.ndarray]:
         """End the stream.
@@ -113,7 +115,8 @@ class Streamer:
             The rest, as `push` does. Nothing can be pushed after it.
         """
         pipeline, self._pipeline = self._open(), None
-        return self._joined(pipeline.flush())
+        last = pipeline.push(np.zeros((self.channels, 0), np.float32), self._down.flush())
+        return self._joined(chain(last, pipeline.flush()))
 
     def _open(self) -> Pipeline:
         if self._pipeline is None:

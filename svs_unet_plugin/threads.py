@@ -1,13 +1,19 @@
-"""How many threads a network is computed by: torch's number, wherever torch is loaded."""
+"""How many threads compute: torch's number, wherever torch is loaded."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
+from typing import TypeVar
 
 from svs_unet_plugin.workers import cpus
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _number: int | None = None
 
@@ -41,3 +47,23 @@ def limited_threads(number: int) -> Iterator[None]:
         yield
     finally:
         set_threads(before)
+
+
+def each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """What the work makes of each item, in order, on several threads if more than one may be used.
+
+    NumPy and soxr let go of Python's lock while they compute. The work must not call this again.
+    """
+    items, threads = list(items), get_threads()
+    if len(items) < 2 or threads < 2:
+        return [work(item) for item in items]
+    return list(_pool(threads).map(work, items))
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="svs-unet")
+
+
+# A process that was forked has none of its parent's threads.
+os.register_at_fork(after_in_child=_pool.cache_clear)

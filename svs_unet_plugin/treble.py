@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from svs_unet_plugin.stft import STFT
@@ -55,12 +57,17 @@ class Gain:
         newest = self._offset + self._gains.shape[-1] - 2
         first, last = (min(sample * rate // frame_length, newest) for sample in (start, end - 1))
         frames = np.arange(first, last + 1)
-        begins = -(-frames * frame_length // rate)  # the first sample of each
-        counts = np.diff([start, *begins[1:], end])
-        time = np.arange(start, end) * (rate / frame_length) - np.repeat(frames, counts)
-        gains = self._gains[:, first - self._offset : last + 2 - self._offset]
-        steps = np.repeat(np.diff(gains), counts, axis=-1)
-        return np.repeat(gains[:, :-1], counts, axis=-1) + steps * np.minimum(time, 1).astype(np.float32)
+        bounds = np.array([start, *-(-frames[1:] * frame_length // rate), end])  # around the samples of each
+        ramp = np.arange(np.diff(bounds).max(), dtype=np.float32) * np.float32(rate / frame_length)
+        time = ramp + (bounds[:-1, None] * (rate / frame_length) - frames[:, None]).astype(np.float32)
+        np.minimum(time, 1, out=time)
+        gains = self._gains[:, first - self._offset : last + 2 - self._offset, None]
+        lines = np.diff(gains, axis=1) * time
+        lines += gains[:, :-1]
+        joined = np.empty((len(lines), end - start), np.float32)
+        for i, (begin, stop) in enumerate(pairwise(bounds - start)):
+            joined[:, begin:stop] = lines[:, i, : stop - begin]
+        return joined
 
     def forget(self, before: int, sample_rate: int) -> None:
         """No samples of that rate before this one will be asked for."""

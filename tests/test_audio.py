@@ -555,10 +555,10 @@ def test_junk_named_mp3_is_refused_in_one_sentence(tmp_path: Path, capfd: pytest
 
 
 def test_blocks_are_decoded_once_if_all_of_them_fit() -> None:
-    audio_blocks = [np.full((2, 100), value, np.float32) for value in range(3)]
+    audio_blocks = [(np.full((2, 80), value, np.float32), np.ones((2, 20), np.float32)) for value in range(3)]
     decoded = []
 
-    def decode() -> Iterator[np.ndarray]:
+    def decode() -> Iterator[audio.Blocks]:
         for block in audio_blocks:
             decoded.append(block)
             yield block

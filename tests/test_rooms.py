@@ -19,11 +19,12 @@ LAYERS = (
     ("corpora",),
     ("streaming",),
     ("separator",),
-    ("encoding", "export", "pipeline"),
+    ("encoding", "export", "pipeline", "progress"),
     ("arrays", "checkpoint", "chunks"),
     ("treble", "engines", "torch_stft", "weights"),
-    ("audio", "stft", "unet", "spectrogram", "errors", "threads"),
-    ("ffmpeg", "mp3", "files", "workers", "module_view", "pickling", "progress"),
+    ("audio", "stft", "unet", "spectrogram", "errors"),
+    ("ffmpeg", "mp3", "files", "threads", "module_view", "pickling"),
+    ("workers",),
 )
 """The rooms from the top; a room may import what is below it, and nothing beside it."""
 
