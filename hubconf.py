@@ -9,7 +9,7 @@ from typing import Any
 
 from svs_unet_plugin.separator import Separator
 
-dependencies = ["filelock", "joblib", "numpy", "soundfile", "soxr", "torch", "tqdm"]
+dependencies = ["filelock", "numpy", "soundfile", "soxr", "torch", "tqdm"]
 
 
 def vocals(**options: Any) -> Separator:
@@ -20,6 +20,11 @@ def vocals(**options: Any) -> Separator:
 def small(**options: Any) -> Separator:
     """Smaller weights, 0.35 dB worse, in some 70 % of the time; options as for `vocals`."""
     return Separator("small", **options)
+
+
+def free(**options: Any) -> Separator:
+    """Weights that were trained on data under free licences alone, 0.7 dB worse; options as for `vocals`."""
+    return Separator("free", **options)
 
 
 def separator(weights: str, **options: Any) -> Separator:

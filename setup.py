@@ -32,7 +32,6 @@ CORE = [
     "soundfile>=0.13",
     "tqdm>=4.60",
     "filelock>=3.12",
-    "joblib>=1.4",
     # The command line.
     "click>=8.2",
 ]
@@ -90,6 +89,8 @@ EXTRAS = {
         "vl-convert-python>=1.7",
         # The recipes' configurations and their flags.
         "jsonargparse[signatures]>=4.35",
+        # Work in several processes.
+        "joblib>=1.4",
         "matplotlib>=3.8",
         # Scores for FluidSynth: svs-unet data demo --soundfont.
         "mido>=1.3",

@@ -19,6 +19,7 @@ from svs_unet_plugin import Separator
 from svs_unet_plugin.corpora.musdb import Track
 from svs_unet_plugin.corpora.synthetic.song import make_song
 from svs_unet_plugin.evaluation.metrics import bss_eval_v3, museval_scores, sdr
+from svs_unet_plugin.weights import bundled
 
 RATE = 44_100
 SEEDS = (1000, 1001)
@@ -88,7 +89,7 @@ def main() -> None:
     print("| | vocals: SDR | museval | mir_eval | accompaniment: SDR | museval | mir_eval |")
     print("|---|---:|---:|---:|---:|---:|---:|")
     for name in SETS:
-        for weights in ("mixture", "vocals", "small"):
+        for weights in ("mixture", *bundled()):
             print(row(name, weights), flush=True)
 
 

@@ -39,9 +39,8 @@ from svs_unet_plugin.engines import Graph
 from svs_unet_plugin.errors import first_line, sentence
 from svs_unet_plugin.separator import Separator
 from svs_unet_plugin.stft import STFT
-from svs_unet_plugin.threads import set_threads
+from svs_unet_plugin.threads import cpus, set_threads
 from svs_unet_plugin.weights import PRETRAINED, parts
-from svs_unet_plugin.workers import cpus
 
 if TYPE_CHECKING:
     from svs_unet_plugin.unet import UNet

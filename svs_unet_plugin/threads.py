@@ -1,4 +1,4 @@
-"""How many threads compute: torch's number, wherever torch is loaded."""
+"""How many CPUs there are, and how many threads compute: torch's number, wherever torch is loaded."""
 
 from __future__ import annotations
 
@@ -8,14 +8,29 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from math import ceil
+from pathlib import Path
 from typing import TypeVar
-
-from svs_unet_plugin.workers import cpus
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""Where Linux says how much time of CPUs a container has in a period: two numbers of microseconds."""
+
 _number: int | None = None
+
+
+def cpus() -> int:
+    """How many CPUs this process may use: what an affinity or a container leaves of them."""
+    here = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        here = len(os.sched_getaffinity(0))
+    try:
+        quota, period = map(int, CPU_QUOTA.read_text().split())
+    except (OSError, ValueError):  # there is none, or it is "max"
+        return here
+    return min(here, max(ceil(quota / period), 1))
 
 
 def get_threads() -> int:

@@ -1,7 +1,7 @@
 """Work on many items at once: a process for each CPU, one thread each, with a bar.
 
-joblib's loky starts the processes: it counts the CPUs that an affinity or a container leaves, and tells where
-a process was killed, which multiprocessing's pool waits for without end.
+joblib's loky starts the processes: it tells where one was killed, which multiprocessing's pool waits for
+without end.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import joblib
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, TerminatedWorkerError
 from tqdm import tqdm
+
+from svs_unet_plugin.threads import cpus
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -165,11 +166,6 @@ def _reason(error: TerminatedWorkerError) -> str:
     return f"its process ended by {how[0] if how else 'itself'}" + (
         ", perhaps for lack of memory" if "SIGKILL" in how else ""
     )
-
-
-def cpus() -> int:
-    """How many CPUs this process may use: what an affinity or a container leaves of them."""
-    return joblib.cpu_count()
 
 
 def imported() -> list[str]:

@@ -213,11 +213,12 @@ def test_a_hub_that_sends_something_else(
 
 
 def test_bundled_weights() -> None:
-    for name in ("vocals", "small"):
+    assert weights_module.bundled() == ["vocals", "free", "small"]
+    for name in weights_module.bundled():
         path = weights_module.find(name)
         loaded = checkpoint.read(name)
         assert loaded.stft == STFT(hop_length=256)
-        assert path.stat().st_size <= {"vocals": 20e6, "small": 2.5e6}[name]
+        assert path.stat().st_size <= {"vocals": 15e6, "free": 15e6, "small": 2.5e6}[name]
     sums = (weights_module.PRETRAINED / "SHA256SUMS").read_text().splitlines()
     assert {line.split()[1] for line in sums} == {
         path.name for path in weights_module.PRETRAINED.iterdir() if path.suffix in (".pth", ".onnx")

@@ -93,19 +93,17 @@ def test_weights_that_are_bundled(
 ) -> None:
     """What is said of them is what their card says."""
     card = (weights.PRETRAINED / "README.md").read_text()
-    scores = re.findall(r"^\| (.*) \| (-\S*) \| (\S*) \| (\S*) \|$", card, flags=re.MULTILINE)
+    scores = re.findall(r"^\| ([^|]*) \| (-\S*) \| (\S*) \| (\S*) \| (\S*) \|$", card, flags=re.MULTILINE)
     assert len(scores) == 3 and scores[1][2] == "7.88"
     assert main(["weights"]) == 0
-    vocals, small = capsys.readouterr().out.split("\n\n")[:2]
-    for number, (block, name) in enumerate(
-        [(vocals, "vocals: bundled, the default"), (small, "small: bundled")]
-    ):
-        assert block.splitlines()[0] == name
+    blocks = capsys.readouterr().out.split("\n\n")[:3]
+    for number, (block, name) in enumerate(zip(blocks, weights.bundled(), strict=True)):
+        assert block.splitlines()[0] == f"{name}: bundled" + (", the default" if name == "vocals" else "")
         for song, mixture, *estimates in scores:
             assert f"{estimates[number]} dB (the mixture: {mixture} dB), {song}" in block
-        size = (weights.PRETRAINED / f"{name.partition(':')[0]}.pth").stat().st_size
+        size = (weights.PRETRAINED / f"{name}.pth").stat().st_size
         assert f"{size / 1e6:.1f} MB" in block and "window 1024, hop 256" in block
-        assert "MIR-1K: check its licence" in block
+        assert "licence    " + ("that of" if name == "free" else "trained on research data") in block
 
 
 def test_weights_in_the_cache(

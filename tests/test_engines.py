@@ -17,7 +17,7 @@ from svs_unet_plugin.cli import main
 from svs_unet_plugin.cli.separate import separate as separate_command
 from svs_unet_plugin.engines import Graph, make_engine
 from svs_unet_plugin.export import export
-from svs_unet_plugin.weights import PRETRAINED
+from svs_unet_plugin.weights import PRETRAINED, bundled
 
 OTHERS = ("onnxruntime", "openvino")
 
@@ -66,7 +66,7 @@ def test_threads_share_engines(name: str, network: UNet) -> None:
                 np.testing.assert_allclose(each, one, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("weights", ["vocals", "small"])
+@pytest.mark.parametrize("weights", bundled())
 def test_bundled_graphs_are_the_bundled_networks(name: str, weights: str, song: np.ndarray) -> None:
     separator = Separator(weights, engine=name)
     assert isinstance(separator.network, Graph) and separator.network.model == Path(

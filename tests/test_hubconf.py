@@ -14,6 +14,7 @@ def test_torch_hub_loads_a_separator(checkpoint_path: Path) -> None:
     for name, arguments, weights in (
         ("vocals", (), "vocals"),
         ("small", (), "small"),
+        ("free", (), "free"),
         ("separator", (str(checkpoint_path),), checkpoint_path),
     ):
         loaded = torch.hub.load(ROOT, name, *arguments, source="local", device="cpu")

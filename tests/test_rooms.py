@@ -23,8 +23,8 @@ LAYERS = (
     ("arrays", "checkpoint", "chunks"),
     ("treble", "engines", "torch_stft", "weights"),
     ("audio", "stft", "unet", "spectrogram", "errors"),
-    ("ffmpeg", "mp3", "files", "threads", "module_view", "pickling"),
-    ("workers",),
+    ("ffmpeg", "mp3", "files", "workers", "module_view", "pickling"),
+    ("threads",),
 )
 """The rooms from the top; a room may import what is below it, and nothing beside it."""
 

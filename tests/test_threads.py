@@ -1,15 +1,32 @@
 """Work on several threads."""
 
 import multiprocessing
+import os
 import threading
+from pathlib import Path
 
 import pytest
 
+from svs_unet_plugin import threads
 from svs_unet_plugin.threads import each, limited_threads
 
 
-@pytest.mark.parametrize("threads, side_by_side", [(1, False), (2, True)])
-def test_as_many_threads_as_may_be_used(threads: int, side_by_side: bool) -> None:
+@pytest.mark.parametrize(
+    "quota, expected",
+    [(None, 8), ("max 100000", 8), ("250000 100000", 3), ("50000 100000", 1), ("900000 100000", 8)],
+)
+def test_cpus_are_those_that_a_container_leaves(
+    quota: str | None, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "CPU_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(8), raising=False)
+    if quota is not None:
+        threads.CPU_QUOTA.write_text(f"{quota}\n")
+    assert threads.cpus() == expected
+
+
+@pytest.mark.parametrize("number, side_by_side", [(1, False), (2, True)])
+def test_as_many_threads_as_may_be_used(number: int, side_by_side: bool) -> None:
     both = threading.Barrier(2)
 
     def work(item: int) -> int:
@@ -21,7 +38,7 @@ def test_as_many_threads_as_may_be_used(threads: int, side_by_side: bool) -> Non
             assert side_by_side
         return -item
 
-    with limited_threads(threads):
+    with limited_threads(number):
         assert each(work, [3, 1]) == [-3, -1]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,7 +46,6 @@ def _bundled() -> Iterator[list[str]]:
 
     card = (PRETRAINED / "README.md").read_text(encoding="utf-8")
     tables = card_tables(card)
-    licence = re.search(r"\*\*Licence\.\*\* (.*)", card)
     for name in bundled():
         path = PRETRAINED / f"{name}.pth"
         said = tables.get(name, {})
@@ -55,12 +53,12 @@ def _bundled() -> Iterator[list[str]]:
         lines += _rows(file=str(path), size=_size(path))
         for row, cell in said.items():
             before = tables.get("mixture", {}).get(row)
-            cell = tables[DEFAULT_NAME][row] if cell == "the same" else cell
+            cell = tables[DEFAULT_NAME][row] if cell == f"as {DEFAULT_NAME}" else cell
             if before is not None:
                 lines += _rows(SDR=f"{cell} dB (the mixture: {before} dB), {row}")
             elif row != "file":
                 lines += _rows(**{row: cell})
-        yield lines + _rows(licence=licence[1] if licence else "see the card")
+        yield lines
 
 
 def _cached() -> Iterator[list[str]]:

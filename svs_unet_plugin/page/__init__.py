@@ -358,7 +358,11 @@ def serve(
 
 ABOUT = "Hear the voice and the band apart. Your song stays on the computer that runs this page."
 
-_LABELS = {"vocals": "vocals (the default)", "small": "small (faster, nearly as good)"}
+_LABELS = {
+    "vocals": "vocals (the default)",
+    "small": "small (faster, nearly as good)",
+    "free": "free (of data under free licences alone)",
+}
 """What people read of bundled weights besides their name."""
 
 

@@ -26,7 +26,7 @@ from svs_unet_plugin import audio, encoding, files, spectrogram
 from svs_unet_plugin.encoding import Encoding
 from svs_unet_plugin.errors import first_line
 from svs_unet_plugin.separator import Cancelled
-from svs_unet_plugin.workers import cpus
+from svs_unet_plugin.threads import cpus
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -17,7 +17,8 @@ from svs_unet_plugin.corpora.synthetic.song import SYNTHESIS_VERSION, make_song,
 from svs_unet_plugin.corpora.synthetic.soundfont import Soundfont, open_soundfont
 from svs_unet_plugin.encoding import write_errors
 from svs_unet_plugin.files import atomic_write, claim, write_text
-from svs_unet_plugin.workers import cpus, in_parallel
+from svs_unet_plugin.threads import cpus
+from svs_unet_plugin.workers import in_parallel
 
 SECONDS_A_WORKER = 60.0
 """Length of the music from which another process is worth its start, which takes as long as to make this."""
