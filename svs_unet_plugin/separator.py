@@ -302,7 +302,7 @@ class Separator:
         return self._peaks([low], len(low))
 
     def _peaks(self, low: Iterable[np.ndarray], channels: int) -> tuple[float, ...]:
-        cutters = [Chunks(view, Plan(4096, 0, 0), channels) for view in self.views]
+        cutters = [Chunks(view, Plan(512, 0, 0), channels) for view in self.views]
         peaks = [0.0] * len(cutters)
         for block, ended in _to_the_end(low, channels):
             for i, cutter in enumerate(cutters):

@@ -54,16 +54,15 @@ class Gain:
     def at(self, start: int, end: int, sample_rate: int) -> np.ndarray:
         """The gains ``(rows, end - start)`` of samples at that rate; after the last frame it stays."""
         rate, frame_length = self._stft.sample_rate, self._stft.hop_length * sample_rate
-        newest = self._offset + self._gains.shape[-1] - 2
-        first, last = (min(sample * rate // frame_length, newest) for sample in (start, end - 1))
-        frames = np.arange(first, last + 1)
+        frames = np.arange(start * rate // frame_length, (end - 1) * rate // frame_length + 1)
         bounds = np.array([start, *-(-frames[1:] * frame_length // rate), end])  # around the samples of each
+        here, there = np.minimum([frames, frames + 1], self._offset + self._gains.shape[1] - 1) - self._offset
+        steps = self._gains[:, there] - self._gains[:, here]
+        since = (bounds[:-1] * (rate / frame_length) - frames).astype(np.float32)
+        firsts = self._gains[:, here] + steps * since
         ramp = np.arange(np.diff(bounds).max(), dtype=np.float32) * np.float32(rate / frame_length)
-        time = ramp + (bounds[:-1, None] * (rate / frame_length) - frames[:, None]).astype(np.float32)
-        np.minimum(time, 1, out=time)
-        gains = self._gains[:, first - self._offset : last + 2 - self._offset, None]
-        lines = np.diff(gains, axis=1) * time
-        lines += gains[:, :-1]
+        lines = steps[..., None] * ramp
+        lines += firsts[..., None]
         joined = np.empty((len(lines), end - start), np.float32)
         for i, (begin, stop) in enumerate(pairwise(bounds - start)):
             joined[:, begin:stop] = lines[:, i, : stop - begin]
