@@ -136,4 +136,4 @@ class _Queue:
                 block = block[:, :samples]
             taken.append(block)
             samples -= block.shape[1]
-        return np.concatenate(taken, axis=1)
+        return taken[0] if len(taken) == 1 else np.concatenate(taken, axis=1)
