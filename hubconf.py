@@ -18,7 +18,7 @@ def vocals(**options: Any) -> Separator:
 
 
 def small(**options: Any) -> Separator:
-    """Smaller weights, 0.35 dB worse, in some 70 % of the time; options as for `vocals`."""
+    """Smaller weights, 0.35 dB worse, in two thirds of the time; options as for `vocals`."""
     return Separator("small", **options)
 
 
