@@ -47,6 +47,8 @@ EXTRAS = {
     # What all of nussl needs, for `pip install --no-deps nussl==1.1.9`: nussl's own metadata also asks for
     # soxbindings, which must be compiled, and for more that only some of its parts use.
     "nussl-light": [
+        # Data are prepared in several processes.
+        "joblib>=1.4",
         # nussl imports audioread, which librosa brought along until 1.0, scikit-learn and six without asking.
         "audioread>=3.0",
         "importlib-resources",
@@ -64,6 +66,8 @@ EXTRAS = {
     ],
     "asteroid": [
         "asteroid==0.7.0",
+        # Data are prepared in several processes.
+        "joblib>=1.4",
         # asteroid needs these without saying so.
         "librosa>=0.11",
         "requests",

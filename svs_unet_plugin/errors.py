@@ -21,7 +21,7 @@ def _said(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, ModuleNotFoundError):
-        extra = error.name if error.name in ("torch", "onnx") else "all"
+        extra = {"torch": "torch", "onnx": "onnx", "joblib": "recipes"}.get(error.name or "", "all")
         return f"this needs the package {error.name}: pip install 'svs_unet_plugin[{extra}]'"
     # Those of this package are one sentence; torch writes more lines below the first.
     whole = isinstance(error, (OSError, ValueError))

@@ -22,7 +22,7 @@ from svs_unet_plugin.audio import (
     check_rate,
     open_file,
     replayed,
-    resample,
+    resample_blocks,
     with_resampled,
 )
 from svs_unet_plugin.chunks import Chunks, Estimates, Masker, Plan, peak
@@ -193,12 +193,8 @@ class Separator:
         mixture = as_mixture(array)
         stems = {name: np.empty_like(mixture) for name in self.sources}
 
-        def blocks() -> Iterator[np.ndarray]:
-            for start in range(0, mixture.shape[1], BLOCK_SAMPLES):
-                yield mixture[:, start : start + BLOCK_SAMPLES]
-
         meter = Meter(sample_rate, mixture.shape[1], progress, cancel)
-        song = self._listen(blocks, len(mixture), sample_rate, meter)
+        song = self._listen(lambda: _cut(mixture), len(mixture), sample_rate, meter)
         start = 0
         for block in self._stems(song, meter):
             end = start + block[0].shape[-1]
@@ -298,8 +294,8 @@ class Separator:
             audio, sample_rate: as in `separate`.
         """
         sample_rate, mixture = check_rate(sample_rate, "sample_rate"), as_mixture(as_array(audio))
-        low = resample(mixture, sample_rate, self.stft.sample_rate)
-        return self._peaks([low], len(low))
+        low = resample_blocks(_cut(mixture), len(mixture), sample_rate, self.stft.sample_rate)
+        return self._peaks(low, len(mixture))
 
     def _peaks(self, low: Iterable[np.ndarray], channels: int) -> tuple[float, ...]:
         cutters = [Chunks(view, Plan(512, 0, 0), channels) for view in self.views]
@@ -388,6 +384,12 @@ class _Song:
     sample_rate: int
     peaks: Sequence[float]
     contexts: Sequence[np.ndarray | None]
+
+
+def _cut(mixture: np.ndarray) -> Iterator[np.ndarray]:
+    """Audio in memory in blocks ``(channels, samples)``."""
+    for start in range(0, mixture.shape[1], BLOCK_SAMPLES):
+        yield mixture[:, start : start + BLOCK_SAMPLES]
 
 
 def _to_the_end(blocks: Iterable[np.ndarray], channels: int) -> Iterator[tuple[np.ndarray, bool]]:

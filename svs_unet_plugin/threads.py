@@ -7,10 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from functools import cache
 from math import ceil
 from pathlib import Path
-from typing import TypeVar
+from types import ModuleType
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,13 +32,14 @@ def cpus() -> int:
         quota, period = map(int, CPU_QUOTA.read_text().split())
     except (OSError, ValueError):  # there is none, or it is "max"
         return here
-    return min(here, max(ceil(quota / period), 1))
+    return min(here, ceil(quota / period))
 
 
 def get_threads() -> int:
     """Torch's number, or else what was set here, or ``OMP_NUM_THREADS``, or all CPUs of this process."""
-    if "torch" in sys.modules:
-        return int(sys.modules["torch"].get_num_threads())
+    torch = _torch()
+    if torch is not None:
+        return int(torch.get_num_threads())
     if _number is not None:
         return _number
     given = os.environ.get("OMP_NUM_THREADS", "")
@@ -49,8 +52,15 @@ def set_threads(number: int) -> None:
     """Set the number of threads, for torch too if it is loaded."""
     global _number
     _number = number
-    if "torch" in sys.modules:
-        sys.modules["torch"].set_num_threads(number)
+    torch = _torch()
+    if torch is not None:
+        torch.set_num_threads(number)
+
+
+def _torch() -> ModuleType | None:
+    """Torch if it is loaded, all of it: another thread may be importing it."""
+    torch = sys.modules.get("torch")
+    return torch if hasattr(torch, "set_num_threads") and hasattr(torch, "get_num_threads") else None
 
 
 @contextmanager
@@ -67,17 +77,35 @@ def limited_threads(number: int) -> Iterator[None]:
 def each(work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """What the work makes of each item, in order, on several threads if more than one may be used.
 
-    NumPy and soxr let go of Python's lock while they compute. The work must not call this again.
+    This thread is one of them, and the others help where they are free. NumPy and soxr let go of Python's
+    lock while they compute.
     """
-    items, threads = list(items), get_threads()
-    if len(items) < 2 or threads < 2:
-        return [work(item) for item in items]
-    return list(_pool(threads).map(work, items))
+    items = list(items)
+    results: list[Any] = [None] * len(items)
+    left = iter(range(len(items)))
+
+    def take_turns() -> None:
+        for i in left:
+            results[i] = work(items[i])
+
+    helpers = []
+    try:
+        for _ in range(min(get_threads(), len(items)) - 1):
+            # Settings such as np.errstate go with a context.
+            helpers.append(_pool().submit(copy_context().run, take_turns))
+    except RuntimeError as error:
+        if "shutdown" not in str(error):  # Python ends its pools before its last threads
+            raise
+    take_turns()
+    for helper in helpers:
+        if not helper.cancel():
+            helper.result()
+    return results
 
 
 @cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="svs-unet")
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(cpus(), thread_name_prefix="svs-unet")
 
 
 # A process that was forked has none of its parent's threads.

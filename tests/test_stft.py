@@ -33,6 +33,15 @@ def test_gives_the_signal_back(samples: int, hop: int) -> None:
     np.testing.assert_allclose(stft.synthesise(spectrum)[:, :samples], audio, rtol=0, atol=1e-6)
 
 
+def test_masks_of_synthesis() -> None:
+    stft, generator = STFT(hop_length=256), np.random.default_rng(0)
+    spectrum = stft.analyse(generator.uniform(-0.5, 0.5, (2, 100_000)).astype(np.float32))
+    masks = generator.random((3, 2, 513, spectrum.shape[-1]))
+    masked = stft.synthesise(spectrum, masks)
+    assert masked.dtype == np.float64
+    np.testing.assert_allclose(masked, stft.synthesise(masks * spectrum), rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("samples", [1, 769, 9999])
 @pytest.mark.parametrize("hop, kind", [(768, "hann"), (256, "sqrt_hann"), (700, "hamming")])
 def test_tensors_have_the_same(samples: int, hop: int, kind: str) -> None:

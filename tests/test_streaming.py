@@ -13,7 +13,9 @@ def streamed(streamer: Streamer, mixture: np.ndarray, sizes: Iterable[int]) -> d
     """All stems of a mixture that is pushed in blocks of these sizes, and then the rest of it."""
     parts, start = [], 0
     for size in sizes:
-        parts.append(streamer.push(mixture[:, start : start + size]))
+        block = mixture[:, start : start + size].copy()
+        parts.append(streamer.push(block))
+        block[:] = 9  # as who records into the same array again
         start += size
         came = sum(part["vocals"].shape[1] for part in parts)
         assert came >= min(start, mixture.shape[1]) - streamer.latency * streamer.sample_rate
