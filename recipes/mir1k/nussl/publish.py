@@ -26,15 +26,21 @@ def main() -> None:
     parser.add_argument("checkpoints", nargs="+", help="or names of bundled weights")
     parser.add_argument("name", help="what the weights are called: vocals, small …")
     parser.add_argument("--to", type=Path, default=PRETRAINED, help="folder (default: the package's)")
+    parser.add_argument("--train-further", action="store_true", help="write the mean as it was trained")
     options = parser.parse_args()
 
     trained = [read(checkpoint) for checkpoint in options.checkpoints]
-    networks = [one.network if one.network.in_channels == 2 else as_stereo(one.network) for one in trained]
+    networks = [one.network for one in trained]
+    if not options.train_further:
+        networks = [one if one.in_channels == 2 else as_stereo(one) for one in networks]
     settings = [(network.arguments(), one.stft) for network, one in zip(networks, trained, strict=True)]
     if any(other != settings[0] for other in settings):
         parser.error(f"the checkpoints have no mean, since their settings differ: {settings}")
     network = mean(networks)
     path = options.to / f"{options.name}.pth"
+    if options.train_further:
+        print(svs.save(svs.from_network(network), path, stft=trained[0].stft))
+        return
     svs.save(svs.from_network(network).half(), path, stft=trained[0].stft)
     write_sums(options.to)
     write_graph_beside(path)
